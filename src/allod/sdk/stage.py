@@ -1,0 +1,36 @@
+"""A stage looks at every run before it reaches a model, and may change it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar, Literal
+
+from allod.sdk.chat import Run
+from allod.sdk.stream import Usage
+
+
+class Phase(IntEnum):
+    """When a stage has its turn: who speaks, what it knows, with which parameters, where it may go.
+
+    ROUTE is last on purpose: what earlier stages added can be more private than the question.
+    """
+
+    COMPOSE = 1
+    ENRICH = 2
+    CHOOSE = 3
+    ROUTE = 4
+
+
+class Stage:
+    """Base class of all stages."""
+
+    name: ClassVar[str]
+    phase: ClassVar[Phase]
+    on_failure: ClassVar[Literal["refuse", "skip"]] = "refuse"
+    """What a raising `before` means: the run is refused, or goes on without this stage, which is said beside it."""
+
+    async def before(self, run: Run) -> None:
+        """Change `run.request`, or raise an AllodError to refuse it."""
+
+    async def after(self, run: Run, usage: Usage | None) -> None:
+        """Look at a run that has ended; `usage` is None if it ended early."""
