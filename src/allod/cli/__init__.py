@@ -1,0 +1,1 @@
+"""The terminal: thin clients of the server, and `serve`. Nothing heavy is imported before a command needs it."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from allod.sdk.chat import Run
 from allod.sdk.engine import LoadPlan, ModelCard, ModelId
 from allod.sdk.events import Events
 from allod.sdk.processes import Processes
@@ -16,38 +15,32 @@ S_co = TypeVar("S_co", covariant=True)
 
 
 class Models(Protocol):
-    """The loaded and loadable models of all engines, as the scheduler sees them."""
+    """The models of all engines, and what is in memory."""
 
     async def cards(self) -> Sequence[ModelCard]:
         """All models known."""
         ...
 
-    async def resolve(self, name: str) -> ModelCard:
+    async def find(self, name: str) -> ModelCard:
         """The model of this name, also by an alias. Raises ModelNotFound, which lists the known ones."""
         ...
 
     def state(self, model: ModelId) -> str:
-        """starting, ready, busy, stopping, stopped or failed."""
+        """The state of a model: stopped, starting, ready, busy, stopping or failed."""
         ...
 
-    async def load(self, model: ModelId, keep_alive_s: float | None = None, pin: bool | None = None) -> None:
+    async def load(
+        self, model: ModelId, keep_alive_s: float | None = None, pin: bool | None = None
+    ) -> LoadPlan:
         """Load a model now and wait for it. A pinned one is never unloaded to make room."""
         ...
 
     async def unload(self, model: ModelId) -> None:
-        """Unload a model once its runs have ended; new ones wait meanwhile."""
+        """Unload a model once its runs have ended; new ones wait and load it again."""
         ...
 
-    def resident(self) -> Sequence[dict[str, object]]:
-        """What is loaded: model, state, plan, leases, waiting, memory, seconds until it is unloaded."""
-        ...
-
-    async def plan(self, model: ModelId) -> LoadPlan:
-        """What loading a model would take."""
-        ...
-
-    async def with_lease(self, run: Run, work: Callable[[], object]) -> object:
-        """Run `await work()` while holding a lease on the run's model."""
+    def report(self) -> Sequence[Mapping[str, object]]:
+        """What was used: model, state, reason, running, waiting, pinned, plan, memory, time until it is unloaded."""
         ...
 
 
@@ -59,8 +52,27 @@ class Context(Protocol[S_co]):
         """Frozen; read when used, never copied."""
         ...
 
-    data_folder: Path
-    events: Events
-    processes: Processes
-    models: Models
-    log: logging.Logger
+    @property
+    def data_folder(self) -> Path:
+        """Allod's data folder."""
+        ...
+
+    @property
+    def events(self) -> Events:
+        """What has happened, in this server."""
+        ...
+
+    @property
+    def processes(self) -> Processes:
+        """The only maker of child processes."""
+        ...
+
+    @property
+    def models(self) -> Models:
+        """The models of all engines."""
+        ...
+
+    @property
+    def log(self) -> logging.Logger:
+        """Never handed text of a message."""
+        ...

@@ -120,8 +120,8 @@ class TokenizingEngine(Protocol):
 class LoadableEngine(Engine, Protocol):
     """An engine whose models take memory, and so are loaded and unloaded by the scheduler alone."""
 
-    async def plan(self, model: ModelId) -> LoadPlan:
-        """What loading would take. Looks, but changes nothing."""
+    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int]) -> LoadPlan:
+        """What loading would take, where so much is free. Looks, but changes nothing."""
         ...
 
     async def load(self, plan: LoadPlan, gone: Callable[[str], None]) -> None:

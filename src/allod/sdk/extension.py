@@ -6,7 +6,8 @@ An extension enters by the entry-point group `allod.extensions`; Allod's own ent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +56,16 @@ class Manifest(BaseModel):
     api: int = API
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that `allod doctor` looked at, and what to do about it if it is not in order."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    fix: str = ""
+
+
 class NoSettings(BaseModel):
     """For an extension that has nothing to set."""
 
@@ -83,6 +94,10 @@ class Extension(Generic[S]):
 
     def stages(self) -> Sequence[Stage]:
         """What looks at every run."""
+        return ()
+
+    async def checks(self) -> Sequence[Check]:
+        """What this machine has for this extension, for `allod doctor`."""
         return ()
 
     def router(self) -> APIRouter | None:

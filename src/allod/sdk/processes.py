@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,12 @@ class Reply:
 class ByteStream(Protocol):
     """An HTTP answer whose head has come and whose body is still coming."""
 
-    status: int
+    @property
+    def status(self) -> int:
+        """Its HTTP status."""
+        ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives, pieces that have piled up joined. Leaving early closes the connection.
 
         Raises EngineGone if the process ends or the connection breaks before the body's end.
@@ -46,6 +49,15 @@ class HttpClient(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """Where a child listens: a unix socket's path with port 0, or on Windows a loopback address, port and key."""
+
+    host: str
+    port: int = 0
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Walls:
     """What a child may touch of this machine. Everything else is shut where the system can shut it."""
 
@@ -57,11 +69,20 @@ class Walls:
 class Child(Protocol):
     """A running child process."""
 
-    pid: int
-    http: HttpClient
-    socket: Path
-    walls: Mapping[str, Any]
-    """Layer -> what held (None where the system refused it); empty where this system has no walls."""
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    @property
+    def http(self) -> HttpClient:
+        """The client of its own socket."""
+        ...
+
+    @property
+    def walls(self) -> Mapping[str, Any]:
+        """Layer -> what held (None where the system refused it); empty where this system has no walls."""
+        ...
 
     @property
     def is_alive(self) -> bool:
@@ -98,16 +119,13 @@ class Child(Protocol):
 class Processes(Protocol):
     """The only maker of child processes."""
 
-    async def spawn(self, name: str, argv: Callable[[Path], Sequence[str]], walls: Walls) -> Child:
+    async def spawn(self, name: str, argv: Callable[[Address], Sequence[str]], walls: Walls) -> Child:
         """Start a program without network that listens on a unix socket in a folder of its own.
 
-        `argv` is called with the socket's path. Raises LoadFailed if it cannot be started, or if no wall holds.
+        `argv` is called with the address to listen on. Raises LoadFailed if it cannot be started, or if no wall holds.
         """
         ...
 
     async def run(self, argv: Sequence[str], *, timeout_s: float = 10) -> str:
         """Run a short program to its end and return what it printed. Raises LoadFailed."""
         ...
-
-
-Cleanup = Callable[[], Awaitable[None]]

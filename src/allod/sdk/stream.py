@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -81,19 +81,23 @@ class ChatStream(Protocol):
     Leaving either early stops the engine's work on it.
     """
 
-    wire: Literal["openai.chat"] | None
-    """What `frames()` speaks; None where only `events()` can be read."""
+    @property
+    def wire(self) -> Literal["openai.chat"] | None:
+        """What `frames()` speaks; None where only `events()` can be read."""
+        ...
 
-    usage: Usage | None
-    """Known when the stream has ended in order."""
+    @property
+    def usage(self) -> Usage | None:
+        """Known when the stream has ended in order."""
+        ...
 
-    def frames(self) -> AsyncIterator[bytes]:
+    def frames(self) -> AsyncGenerator[bytes, None]:
         """Whole server-sent events as the engine wrote them, one or more at a time, without the final [DONE].
 
         Raises EngineFailed where the engine reports an error or ends too early.
         """
         ...
 
-    def events(self) -> AsyncIterator[ChatEvent]:
+    def events(self) -> AsyncGenerator[ChatEvent, None]:
         """The same, typed."""
         ...

@@ -1,0 +1,1 @@
+"""Runs GGUF models by llama.cpp, one walled process for each."""

@@ -1,0 +1,1 @@
+"""One module for each wire format: how its requests become ours, and our answers its."""

@@ -1,0 +1,174 @@
+"""HTTP to one Allod server, on the standard library alone. Never through a proxy: the words go straight to the server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from allod.cli.failures import Exit, Failure, from_answer, from_error
+from allod.cli.words import say
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+_CONNECT_TIMEOUT_S = 10
+_SILENCE_TIMEOUT_S = 60  # a live server writes a comment into a stream every 10 s
+
+
+def model_path(model: str, act: str = "") -> str:
+    """The address of one model below /api."""
+    return f"/api/llamacpp/models/{quote(model, safe='')}{act}"
+
+
+class Client:
+    """One server. `is_own`: this machine's own, named by its run file, so its certificate need not name loopback."""
+
+    def __init__(self, url: str, key: str = "", *, is_own: bool = False) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Failure(
+                say("{url} is not the address of a server.", url=repr(url)),
+                fix=say("Write it like http://127.0.0.1:1337."),
+                exit_code=Exit.USAGE,
+            )
+        self.is_encrypted = parts.scheme == "https"
+        self.host = parts.hostname
+        self.port = parts.port or (443 if self.is_encrypted else 80)
+        self._base = parts.path.rstrip("/").removesuffix("/v1")
+        self._key = key
+        self._is_own = is_own
+        self._stream_socket: socket.socket | None = None
+        self._is_stopped = False
+
+    @property
+    def url(self) -> str:
+        """Its address, for people."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' * self.is_encrypted}://{host}:{self.port}{self._base}"
+
+    def request(self, method: str, path: str, body: Any = None, *, timeout_s: float | None = 30) -> Any:
+        """Send `body` as JSON and return the answer's JSON, None where it is empty. Raises Failure."""
+        connection = self._connect(timeout_s)
+        with contextlib.closing(connection), self._told():
+            return _read(self._send(connection, method, path, body))
+
+    def stream(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
+        """POST `body` and yield each event's JSON until `[DONE]`; after `stop()` it ends early. Raises Failure.
+
+        Waits for the answer's head as long as it takes: a model may have to be loaded first.
+        """
+        self._is_stopped = False
+        connection = self._connect(None)
+        self._stream_socket = connection.sock
+        try:
+            with contextlib.closing(connection), self._told():
+                response = self._send(connection, "POST", path, body)
+                if response.status >= 300:
+                    _read(response)
+                if self._stream_socket is not None:
+                    self._stream_socket.settimeout(_SILENCE_TIMEOUT_S)
+                yield from _events(response)
+        except Failure:
+            if not self._is_stopped:
+                raise
+        finally:
+            self._stream_socket = None
+
+    def stop(self) -> None:
+        """End the running stream, at once; may be called by a signal handler."""
+        self._is_stopped = True
+        if self._stream_socket is not None:
+            with contextlib.suppress(OSError):
+                self._stream_socket.shutdown(socket.SHUT_RDWR)
+
+    def _connect(self, timeout_s: float | None) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection
+
+        connect_s = min(timeout_s or _CONNECT_TIMEOUT_S, _CONNECT_TIMEOUT_S)
+        if self.is_encrypted:
+            connection: HTTPConnection = HTTPSConnection(
+                self.host, self.port, timeout=connect_s, context=self._tls()
+            )
+        else:
+            connection = HTTPConnection(self.host, self.port, timeout=connect_s)
+        with self._told():
+            connection.connect()
+        connection.sock.settimeout(timeout_s)
+        return connection
+
+    def _tls(self) -> Any:
+        import ssl
+
+        if self._is_own:
+            return ssl._create_unverified_context()
+        return ssl.create_default_context()
+
+    def _send(self, connection: HTTPConnection, method: str, path: str, body: Any) -> HTTPResponse:
+        headers = {"Accept": "application/json, text/event-stream"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        data = None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
+        connection.request(method, self._base + path, data, headers)
+        return connection.getresponse()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        from http.client import HTTPException
+
+        try:
+            yield
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Failure(
+                say("The server at {url} cannot be reached: {reason}.", url=self.url, reason=reason),
+                fix=say("Is it running? `allod serve` starts one; --url or ALLOD_URL names another."),
+                exit_code=Exit.UNREACHABLE,
+            ) from error
+
+
+def _read(response: HTTPResponse) -> Any:
+    data = response.read()
+    try:
+        body = json.loads(data) if data else None
+    except ValueError:
+        body = None
+    if response.status >= 300:
+        raise from_answer(response.status, body)
+    return body
+
+
+def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
+    data = b""
+    while line := response.readline():
+        line = line.rstrip(b"\r\n")
+        if line.startswith(b"data:"):
+            data += line[5:].removeprefix(b" ") + b"\n"
+        elif not line and data:
+            event, data = data.strip(), b""
+            if event == b"[DONE]":
+                return
+            yield _event(event)
+    raise Failure(
+        say("The answer broke off: the server closed the connection before its end."),
+        fix=say("Ask again; the server's log may say more."),
+        exit_code=Exit.ENGINE_FAILED,
+    )
+
+
+def _event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError as error:
+        raise Failure(say("The server sent something that is not an event of a stream.")) from error
+    if not isinstance(event, dict):
+        raise Failure(say("The server sent something that is not an event of a stream."))
+    if isinstance(event.get("error"), dict):
+        raise from_error(event["error"])
+    return event

@@ -1,0 +1,133 @@
+"""An answer on the screen while it comes.
+
+Blocks of Markdown that are complete are printed for good and scroll away; only the block that still grows is drawn
+anew, a few times a second, and never more of it than the screen holds: so nothing flickers and nothing is cut.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+
+from allod.cli.answer import Piece
+from allod.cli.markdown import ScreenLine, render_markdown, render_thought, split_blocks, split_lines
+from allod.cli.output import console, printable
+
+_SHORTEST_PAUSE_S = 0.06
+
+
+class Screen(Protocol):
+    """Shows the pieces of one answer."""
+
+    def show(self, piece: Piece) -> None:
+        """Add a piece."""
+        ...
+
+    def __enter__(self) -> Screen: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class PlainScreen:
+    """The text as it comes; thoughts are left out."""
+
+    def __init__(self) -> None:
+        self._last = "\n"
+
+    def __enter__(self) -> PlainScreen:
+        return self
+
+    def show(self, piece: Piece) -> None:
+        """Print a piece at once."""
+        if piece.kind == "text":
+            self._last = piece.text
+            sys.stdout.write(piece.text)
+            sys.stdout.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._last.endswith("\n"):
+            print(flush=True)
+
+
+class LiveScreen:
+    """The text as rendered Markdown, the thoughts dim."""
+
+    def __init__(self) -> None:
+        self._console = console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+        self._kind = "text"
+        self._open = ""
+        self._has_printed = False
+        self._next_draw = 0.0
+
+    def __enter__(self) -> LiveScreen:
+        self._live.start()
+        return self
+
+    def show(self, piece: Piece) -> None:
+        """Add a piece; it is drawn soon."""
+        if piece.kind != self._kind:
+            self._settle(self._blocks(self._open))
+            self._kind, self._open = piece.kind, ""
+        self._open += printable(piece.text)
+        started = time.monotonic()
+        if started >= self._next_draw:
+            self._draw()
+            ended = time.monotonic()
+            self._next_draw = ended + max(_SHORTEST_PAUSE_S, 3 * (ended - started))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._settle(self._blocks(self._open))
+        self._live.stop()
+
+    def _blocks(self, source: str) -> list[str]:
+        return split_blocks(source) if self._kind == "text" else split_lines(source)
+
+    def _draw(self) -> None:
+        """Settle all but the last block: what comes can still change that one, and only that one."""
+        whole_lines = self._open.rfind("\n") + 1
+        complete = self._blocks(self._open[:whole_lines])[:-1]
+        self._open = self._open[sum(map(len, complete)) :]
+        self._settle(complete)
+        lines = self._render(self._open)
+        self._live.update(_Lines(lines[-max(self._console.height - 1, 1) :]), refresh=True)
+
+    def _settle(self, blocks: list[str]) -> None:
+        """Print blocks for good."""
+        for block in blocks:
+            if lines := self._render(block):
+                self._live.update(_Lines([]))
+                self._console.print(_Lines(lines), end="")
+                self._has_printed = True
+
+    def _render(self, block: str) -> list[ScreenLine]:
+        if self._kind == "thought":
+            return render_thought(self._console, block)
+        lines = render_markdown(self._console, block)
+        if lines and self._has_printed:
+            lines.insert(0, [])
+        return lines
+
+
+class _Lines:
+    """Lines that are rendered already."""
+
+    def __init__(self, lines: Sequence[ScreenLine]) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self._lines:
+            yield from line
+            yield Segment.line()

@@ -1,0 +1,64 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from allod.cli.failures import Exit, Failure
+from allod.cli.words import say
+
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help=say("Print JSON."))]
+Url: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="ALLOD_URL",
+        show_envvar=False,
+        metavar="URL",
+        help=say("Speak to this server (or ALLOD_URL)."),
+    ),
+]
+Model: TypeAlias = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME", help=say("The model that answers."))
+]
+System: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--system", "-s", metavar="TEXT", help=say("Instructions for the whole conversation.")),
+]
+Settings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help=say("A field of the request, such as temperature=0.2; may be repeated."),
+    ),
+]
+Stats: TypeAlias = Annotated[
+    bool, typer.Option("--stats", help=say("Say tokens per second and time to first token."))
+]
+
+_OURS = {"model", "messages", "stream", "stream_options", "return_progress", "n"}
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """`NAME=VALUE` pairs as fields of a request. Raises Failure."""
+    fields = {}
+    for pair in settings or []:
+        name, is_pair, value = pair.partition("=")
+        if not is_pair:
+            raise Failure(say("{pair} is not of the form NAME=VALUE.", pair=repr(pair)), exit_code=Exit.USAGE)
+        fields[name.strip()] = parse_setting(name.strip(), value)
+    return fields
+
+
+def parse_setting(name: str, value: str) -> Any:
+    """The value of one field: JSON where it reads as such, else the text itself. Raises Failure."""
+    if not name or name in _OURS:
+        raise Failure(say("The field {name} cannot be set here.", name=repr(name)), exit_code=Exit.USAGE)
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -1,0 +1,153 @@
+"""Which server a command speaks to: the one named, the one that runs, or one started for the command's own time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from allod.cli.client import Client
+from allod.cli.failures import Exit, Failure
+from allod.cli.words import say
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+_START_TIMEOUT_S = 60
+_END_TIMEOUT_S = 15
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@contextlib.contextmanager
+def connect(url: str | None, *, start: bool = True) -> Iterator[Client]:
+    """A client of `url`, else of the running server, else (`start`) of one that ends with this context.
+
+    Raises Failure when there is none.
+    """
+    if url:
+        yield _named(url)
+        return
+    if running := find():
+        yield running
+        return
+    if not start:
+        raise Failure(
+            say("No server is running."),
+            fix=say("`allod serve` starts one; --url or ALLOD_URL names another."),
+            exit_code=Exit.UNREACHABLE,
+        )
+    with _started() as client:
+        yield client
+
+
+def find() -> Client | None:
+    """The running server: the one of this data folder, else whichever Allod listens on the usual port."""
+    facts = server_facts()
+    if facts is not None:
+        client = Client(_address(facts), _key(), is_own=True)
+        if _is_allod(client):
+            return client
+    port = os.environ.get("ALLOD_PORT", "")
+    client = Client(f"http://127.0.0.1:{port if port.isdigit() and port != '0' else 1337}", _key())
+    return client if _is_allod(client) else None
+
+
+def server_facts() -> dict[str, Any] | None:
+    """What the run file says of the server on this data folder, None unless its process lives."""
+    import psutil
+
+    from allod.kernel.paths import Paths, data_folder
+
+    try:
+        facts = json.loads(Paths(data_folder()).server_file.read_text())
+        return facts if facts["urls"] and psutil.pid_exists(facts["pid"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _named(url: str) -> Client:
+    client = Client(url, _key())
+    if not client.is_encrypted and client.host not in _LOOPBACK:
+        print(say("Note: what you write travels to {url} unencrypted.", url=client.url), file=sys.stderr)
+    return client
+
+
+def _key() -> str:
+    return os.environ.get("ALLOD_API_KEY", "").strip()
+
+
+def _address(facts: dict[str, Any]) -> str:
+    url = str(facts["urls"][0])
+    for everywhere, loopback in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        url = url.replace(everywhere, loopback)
+    return url if urlsplit(url).scheme else f"http://{url}"
+
+
+def _is_allod(client: Client) -> bool:
+    try:
+        health = client.request("GET", "/health", timeout_s=5)
+    except Failure as failure:
+        return failure.exit_code is Exit.NOT_ALLOWED
+    return isinstance(health, dict) and "status" in health and "version" in health
+
+
+@contextlib.contextmanager
+def _started() -> Iterator[Client]:
+    import tempfile
+    from pathlib import Path
+
+    handle, name = tempfile.mkstemp(prefix="allod-", suffix=".log")
+    os.close(handle)
+    log = Path(name)
+    process = _spawn(["--port", "0", "--quiet"], log)
+    try:
+        yield Client(_address(_wait_for(process, log)), _key(), is_own=True)
+    finally:
+        _end(process)
+        log.unlink(missing_ok=True)
+
+
+def _spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    from allod.kernel.processes import start_server
+
+    return start_server(arguments, log)
+
+
+def _wait_for(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        facts = server_facts()
+        if facts is not None and facts["pid"] == process.pid:
+            return facts
+        if process.poll() is not None:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise Failure(
+                say("A server could not be started. It said:") + f"\n{tail}",
+                fix=say("`allod serve` shows the same with all details."),
+                exit_code=Exit.UNREACHABLE,
+            )
+        time.sleep(0.02)
+    raise Failure(
+        say("A server was started, but is not ready after {seconds} s.", seconds=_START_TIMEOUT_S),
+        exit_code=Exit.UNREACHABLE,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    import subprocess
+
+    if process.stdin is not None:
+        process.stdin.close()
+    for act in (process.terminate, process.kill, None):
+        try:
+            process.wait(_END_TIMEOUT_S)
+            return
+        except subprocess.TimeoutExpired:
+            if act is not None:
+                act()

@@ -1,0 +1,79 @@
+"""Pieces that all dialects share: checked fields, errors that name them, durations."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from allod.sdk.errors import BadRequest
+
+B = TypeVar("B", bound="Body")
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+class Body(BaseModel):
+    """A request's body: known fields are checked, strictly; unknown ones are kept for the engine to judge."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    @classmethod
+    def read(cls: type[B], body: dict[str, Any]) -> B:
+        """The checked body. Raises BadRequest, which names the field and the reason."""
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            param = _param(first["loc"])
+            said = f"{param}: {first['msg']}." if param else f"{first['msg']}."
+            raise BadRequest(said, fix="See /docs for what it may be.", param=param or None) from None
+
+
+def _param(location: tuple[int | str, ...]) -> str:
+    """messages[0].content of ("messages", 0, "content", "str"): names of union branches are left out."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif re.fullmatch(r"[a-z_]+", part) and part not in _BRANCHES:
+            path += f".{part}" if path else part
+    return path
+
+
+_BRANCHES = frozenset({"str", "int", "float", "bool", "none", "list", "dict", "constrained"})
+
+
+def seconds(value: float | str | None) -> float | None:
+    """A keep_alive: a number of seconds, or "5m", "1h30m"; negative means for ever. Raises BadRequest."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    text = value.strip()
+    try:
+        return float(text)
+    except ValueError:
+        pass  # not a plain number: read as a duration below
+    match = _DURATION.fullmatch(text.removeprefix("-"))
+    if not text or match is None:
+        raise BadRequest(
+            f"keep_alive: {value[:40]!r} is no duration.",
+            fix='Write seconds, or "5m", "1h30m".',
+            param="keep_alive",
+        )
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + rest
+    return -total if text.startswith("-") else total
+
+
+def seed_of(value: int | None) -> dict[str, int]:
+    """`seed` as a keyword, folded into 31 bits; empty where none was given (-1 means none, as elsewhere)."""
+    return {} if value is None or value == -1 else {"seed": value % (2**31 - 1)}
+
+
+def limit_of(value: int | None, param: str) -> int | None:
+    """A token limit: None and -1 mean none. Raises BadRequest for less than 1."""
+    if value is None or value == -1:
+        return None
+    if value < 1:
+        raise BadRequest(f"{param}: must be at least 1.", fix="Leave it out for no limit.", param=param)
+    return value

@@ -1,0 +1,103 @@
+"""Which engine has which model, and what the names `default` and `jan` stand for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+from allod.kernel.scheduler import Scheduler
+from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
+from allod.sdk.errors import BadRequest, ModelNotFound
+
+DEFAULT_NAMES = ("default", "jan")
+
+
+class ModelTable:
+    """All models of all engines. A name that is not known asks the engines again, so new files are found."""
+
+    def __init__(self, engines: Callable[[], Sequence[Engine]], default: str = "") -> None:
+        self._engines = engines
+        self._default = default
+        self._known: dict[str, tuple[ModelCard, Engine]] = {}
+
+    async def cards(self) -> list[ModelCard]:
+        """All models, as the engines list them now; the first engine to list an id owns it."""
+        known: dict[str, tuple[ModelCard, Engine]] = {}
+        for engine in self._engines():
+            for card in await engine.models():
+                known.setdefault(card.id.casefold(), (card, engine))
+        self._known = known
+        return [card for card, _ in known.values()]
+
+    async def find(self, name: str) -> tuple[ModelCard, Engine]:
+        """The model of this name and its engine. Raises ModelNotFound, which lists the known ones."""
+        wanted = name.casefold()
+        if wanted in DEFAULT_NAMES:
+            return await self.default()
+        found = self._known.get(wanted)
+        if found is None:
+            await self.cards()
+            found = self._known.get(wanted)
+        if found is None:
+            raise self._unknown(name)
+        return found
+
+    async def default(self) -> tuple[ModelCard, Engine]:
+        """The model that `default` and `jan` stand for: the one set, else the first that can chat."""
+        if self._default:
+            return await self.find(self._default)
+        if not self._known:
+            await self.cards()
+        for card, engine in self._known.values():
+            if "chat" in card.capabilities and not card.problem:
+                return card, engine
+        raise ModelNotFound(
+            "There is no model yet.",
+            fix="Put a GGUF file into the data folder's models/, or run `allod models add PATH`.",
+        )
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        names = [card.id for card, _ in self._known.values()]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else ""
+        known = f"Known models: {', '.join([*DEFAULT_NAMES, *names[:20]])}."
+        return ModelNotFound(
+            f"There is no model {name[:100]!r}.", fix=f"{hint} {known}".strip(), param="model"
+        )
+
+
+class ModelDesk:
+    """The models of all engines and what is in memory, as extensions and the API see them."""
+
+    def __init__(self, table: ModelTable, scheduler: Scheduler) -> None:
+        self._table = table
+        self._scheduler = scheduler
+
+    async def cards(self) -> Sequence[ModelCard]:
+        """All models known."""
+        return await self._table.cards()
+
+    async def find(self, name: str) -> ModelCard:
+        """The model of this name, also by an alias."""
+        return (await self._table.find(name))[0]
+
+    def state(self, model: ModelId) -> str:
+        """The state of a model."""
+        return self._scheduler.state(model)
+
+    async def load(
+        self, model: ModelId, keep_alive_s: float | None = None, pin: bool | None = None
+    ) -> LoadPlan:
+        """Load a model now and wait for it."""
+        card, engine = await self._table.find(model)
+        if not isinstance(engine, LoadableEngine):
+            raise BadRequest(f"{model!r} is not loaded by this machine.", param="model")
+        return await self._scheduler.load(card, engine, keep_alive_s, pin)
+
+    async def unload(self, model: ModelId) -> None:
+        """Unload a model once its runs have ended."""
+        await self._scheduler.unload(model)
+
+    def report(self) -> Sequence[Mapping[str, object]]:
+        """What was used."""
+        return self._scheduler.report()

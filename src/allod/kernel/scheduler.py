@@ -1,0 +1,429 @@
+"""Who may use which model when: leases, loading, unloading.
+
+One seat for each model. A lease takes one or more of its slots and reserves tokens of its shared context, so that two
+requests that fit alone never starve each other in mid-answer. Waiting is in order of arrival. One load at a time, so
+that the memory a plan counted on is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from allod.kernel.eviction import Resident, plan_eviction
+from allod.kernel.metrics import Metrics
+from allod.sdk.engine import DeviceId, LoadableEngine, LoadPlan, ModelCard, ModelId
+from allod.sdk.errors import AllodError, LoadFailed, QueueFull
+from allod.sdk.events import Events, ModelStateChanged
+
+State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
+FreeBytes = Callable[[Sequence[Resident]], Mapping[DeviceId, int]]
+_log = logging.getLogger("allod.scheduler")
+
+_FOREVER = float("inf")
+_BACK_OFF_S = (0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # by failures in a row; the first retry is at once
+
+
+@dataclass(slots=True)
+class Need:
+    """What a lease takes. `tokens` may be an upper bound; then `measure` gives the exact number, which costs time."""
+
+    slots: int
+    tokens: int
+    measure: Callable[[], Awaitable[int]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    plan: LoadPlan
+    term: int
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    need: Need
+    granted: asyncio.Future[_Grant]
+    measuring: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """All state of one model. `term` counts its loads, so that a late return goes to the load that it came from."""
+
+    card: ModelCard
+    engine: LoadableEngine
+    state: State = "stopped"
+    reason: str = ""
+    plan: LoadPlan | None = None
+    term: int = 0
+    running: int = 0
+    free_slots: int = 0
+    free_tokens: int = 0
+    waiting: deque[_Waiter] = field(default_factory=deque)
+    work: asyncio.Task[None] | None = None
+    pinned: bool = False
+    keep_alive_s: float | None = None
+    last_used: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.state in ("ready", "busy")
+
+
+class Scheduler:
+    """Grants leases. `free_bytes` says what memory is free, given what is resident."""
+
+    def __init__(
+        self,
+        *,
+        free_bytes: FreeBytes,
+        events: Events,
+        metrics: Metrics,
+        max_waiting: int,
+        keep_alive_s: float,
+    ) -> None:
+        self._free_bytes = free_bytes
+        self._events = events
+        self._metrics = metrics
+        self._max_waiting = max_waiting
+        self._keep_alive_s = keep_alive_s
+        self._seats: dict[ModelId, _Seat] = {}
+        self._memory = asyncio.Lock()
+        self._idle_watch: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    # leases
+
+    @asynccontextmanager
+    async def lease(
+        self, card: ModelCard, engine: LoadableEngine, need: Need, keep_alive_s: float | None = None
+    ) -> AsyncIterator[LoadPlan]:
+        """Hold a place on a loaded model; waits for it, and loads the model if need be.
+
+        Raises QueueFull, LoadFailed, ModelTooLarge.
+        """
+        seat = self._seat(card, engine)
+        if keep_alive_s is not None:
+            seat.keep_alive_s = keep_alive_s
+        asked = time.monotonic()
+        grant = await self._enter(seat, need)
+        self._metrics.queue_time.labels(card.id).observe(time.monotonic() - asked)
+        try:
+            yield grant.plan
+            seat.failures = 0
+        finally:
+            self._leave(seat, grant.term, need)
+
+    async def _enter(self, seat: _Seat, need: Need) -> _Grant:
+        if seat.plan is not None and seat.is_loaded and not seat.waiting and self._fits(seat, need):
+            return self._grant(seat, need)
+        if len(seat.waiting) >= self._max_waiting:
+            raise QueueFull(
+                f"{len(seat.waiting)} requests already wait for {seat.card.id!r}.",
+                fix="Try again in a moment.",
+                retry_after_s=5,
+            )
+        waiter = _Waiter(need, asyncio.get_running_loop().create_future())
+        seat.waiting.append(waiter)
+        self._metrics.waiting.labels(seat.card.id).set(len(seat.waiting))
+        self._pump(seat)
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled() and not waiter.granted.exception():
+                self._leave(seat, waiter.granted.result().term, need)  # granted in the same instant
+            raise
+        finally:
+            if waiter.measuring is not None:
+                waiter.measuring.cancel()
+            if waiter in seat.waiting:
+                seat.waiting.remove(waiter)
+                self._pump(seat)
+            self._metrics.waiting.labels(seat.card.id).set(len(seat.waiting))
+
+    def _pump(self, seat: _Seat) -> None:
+        """Grant to those at the head of the queue what fits, in order."""
+        if not seat.is_loaded:
+            if seat.waiting and seat.work is None and not self._is_closed:
+                seat.work = asyncio.create_task(self._load(seat), name=f"load:{seat.card.id}")
+            return
+        while seat.waiting:
+            waiter = seat.waiting[0]
+            if not self._fits(seat, waiter.need):
+                if waiter.need.measure is not None and waiter.measuring is None:
+                    waiter.measuring = asyncio.create_task(self._measure(seat, waiter))
+                return
+            seat.waiting.popleft()
+            if not waiter.granted.done():
+                waiter.granted.set_result(self._grant(seat, waiter.need))
+
+    async def _measure(self, seat: _Seat, waiter: _Waiter) -> None:
+        assert waiter.need.measure is not None
+        try:
+            waiter.need.tokens = await waiter.need.measure()
+        except AllodError as error:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error)
+        waiter.need.measure = None
+        self._pump(seat)
+
+    def _fits(self, seat: _Seat, need: Need) -> bool:
+        assert seat.plan is not None
+        tokens = min(need.tokens, seat.plan.pool_tokens)
+        return need.slots <= seat.free_slots and tokens <= seat.free_tokens
+
+    def _grant(self, seat: _Seat, need: Need) -> _Grant:
+        assert seat.plan is not None
+        need.tokens = min(need.tokens, seat.plan.pool_tokens)
+        seat.free_slots -= need.slots
+        seat.free_tokens -= need.tokens
+        seat.running += 1
+        seat.idle.clear()
+        self._metrics.running.labels(seat.card.id).set(seat.running)
+        if seat.running == 1:
+            self._set_state(seat, "busy")
+        return _Grant(seat.plan, seat.term)
+
+    def _leave(self, seat: _Seat, term: int, need: Need) -> None:
+        seat.last_used = time.monotonic()
+        if seat.term != term:
+            return  # that load has ended, and its accounts with it
+        seat.running -= 1
+        seat.free_slots += need.slots
+        seat.free_tokens += need.tokens
+        self._metrics.running.labels(seat.card.id).set(seat.running)
+        if seat.running == 0:
+            seat.idle.set()
+            if seat.state == "busy":
+                self._set_state(seat, "ready")
+            if seat.is_loaded and self._keep_alive(seat) == 0 and not seat.waiting and seat.work is None:
+                seat.work = asyncio.create_task(self._unload(seat, "keep_alive"))
+        self._pump(seat)
+
+    # loading
+
+    async def load(
+        self,
+        card: ModelCard,
+        engine: LoadableEngine,
+        keep_alive_s: float | None = None,
+        pin: bool | None = None,
+    ) -> LoadPlan:
+        """Load a model now, whoever waits."""
+        if pin is not None:
+            self._seat(card, engine).pinned = pin
+        async with self.lease(card, engine, Need(slots=0, tokens=0), keep_alive_s) as plan:
+            return plan
+
+    async def plan(self, card: ModelCard, engine: LoadableEngine) -> LoadPlan:
+        """The plan by which a model is loaded, or would be now."""
+        seat = self._seat(card, engine)
+        return seat.plan or await engine.plan(card.id, self._free_bytes(self.residents()))
+
+    async def _load(self, seat: _Seat) -> None:
+        began = time.monotonic()
+        try:
+            if began < seat.retry_at:
+                wait_s = seat.retry_at - began
+                raise LoadFailed(
+                    f"{seat.card.id!r} failed {seat.failures} times in a row: {seat.reason}",
+                    fix=f"Allod tries again in {wait_s:.0f} s; `allod doctor` may know why.",
+                    retry_after_s=wait_s,
+                )
+            async with self._memory:
+                began = time.monotonic()
+                await self._load_now(seat)
+            self._metrics.model_load.labels(seat.card.id, "ok").observe(time.monotonic() - began)
+        except AllodError as error:
+            self._metrics.model_load.labels(seat.card.id, error.code).observe(time.monotonic() - began)
+            self._load_failed(seat, error)
+        except Exception:
+            _log.exception("loading %s failed", seat.card.id)
+            self._load_failed(
+                seat, LoadFailed(f"{seat.card.id!r} could not be loaded.", fix="See the server's log.")
+            )
+        finally:
+            seat.work = None
+            self._pump(seat)
+
+    async def _load_now(self, seat: _Seat) -> None:
+        resident = self.residents()
+        free_bytes = self._free_bytes(resident)
+        plan = await seat.engine.plan(seat.card.id, free_bytes)
+        for model in plan_eviction(plan, resident, free_bytes):
+            await self._unload(self._seats[model], "memory")
+        self._set_state(seat, "starting")
+        seat.term += 1
+        term = seat.term
+        began = time.monotonic()
+        try:
+            await seat.engine.load(plan, lambda reason: self._gone(seat, term, reason))
+        except asyncio.CancelledError:
+            await seat.engine.unload(seat.card.id)
+            self._set_state(seat, "stopped")
+            raise
+        if seat.term != term:
+            raise LoadFailed(f"{seat.card.id!r} ended right after it was loaded: {seat.reason}")
+        seat.plan = plan
+        seat.free_slots, seat.free_tokens, seat.running = plan.slots, plan.pool_tokens, 0
+        seat.idle.set()
+        seat.last_used = time.monotonic()
+        self._set_state(seat, "ready")
+        _log.info("loaded %s in %.2f s: %s", seat.card.id, time.monotonic() - began, "; ".join(plan.reasons))
+
+    def _load_failed(self, seat: _Seat, error: AllodError) -> None:
+        if time.monotonic() >= seat.retry_at and isinstance(error, LoadFailed):
+            self._count_failure(seat)
+        self._set_state(seat, "failed", error.detail)
+        _log.warning("loading %s failed: %s", seat.card.id, error.detail)
+        while seat.waiting:
+            waiter = seat.waiting.popleft()
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error)
+
+    def _gone(self, seat: _Seat, term: int, reason: str) -> None:
+        """The engine's process ended by itself: its leases end with errors of their own, the next request reloads."""
+        if seat.term != term or seat.state == "stopping":
+            return
+        _log.warning("%s %s", seat.card.id, reason)
+        self._metrics.restarts.labels(seat.card.id).inc()
+        self._count_failure(seat)
+        self._forget_load(seat)
+        self._set_state(seat, "failed", reason)
+        self._pump(seat)
+
+    def _count_failure(self, seat: _Seat) -> None:
+        seat.failures += 1
+        seat.retry_at = time.monotonic() + _BACK_OFF_S[min(seat.failures, len(_BACK_OFF_S) - 1)]
+
+    def _forget_load(self, seat: _Seat) -> None:
+        seat.term += 1
+        seat.plan = None
+        seat.running = seat.free_slots = seat.free_tokens = 0
+        seat.idle.set()
+        self._metrics.running.labels(seat.card.id).set(0)
+
+    # unloading
+
+    async def unload(self, model: ModelId) -> None:
+        """Unload a model once its runs have ended; requests that come meanwhile wait and load it again."""
+        seat = self._seats.get(model)
+        if seat is None:
+            return
+        if seat.work is not None:
+            await asyncio.wait([seat.work])
+        if seat.is_loaded:
+            seat.work = asyncio.create_task(self._unload(seat, "asked"))
+            await seat.work
+
+    async def _unload(self, seat: _Seat, reason: str) -> None:
+        self._set_state(seat, "stopping")
+        try:
+            await seat.idle.wait()
+            await seat.engine.unload(seat.card.id)
+        finally:
+            self._forget_load(seat)
+            self._set_state(seat, "stopped")
+            self._metrics.evictions.labels(reason).inc()
+            if seat.work is asyncio.current_task():
+                seat.work = None
+            self._pump(seat)
+        _log.info("unloaded %s (%s)", seat.card.id, reason)
+
+    def _keep_alive(self, seat: _Seat) -> float:
+        wanted = self._keep_alive_s if seat.keep_alive_s is None else seat.keep_alive_s
+        return _FOREVER if seat.pinned or wanted < 0 else wanted
+
+    async def _watch_idle(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            for seat in list(self._seats.values()):
+                left = self._unloads_in_s(seat)
+                if left is not None and left <= 0 and seat.work is None:
+                    seat.work = asyncio.create_task(self._unload(seat, "idle"))
+
+    def _unloads_in_s(self, seat: _Seat) -> float | None:
+        keep = self._keep_alive(seat)
+        if seat.state != "ready" or seat.waiting or keep == _FOREVER:
+            return None
+        return seat.last_used + keep - time.monotonic()
+
+    # what others may see
+
+    def state(self, model: ModelId) -> State:
+        """The state of a model."""
+        seat = self._seats.get(model)
+        return seat.state if seat else "stopped"
+
+    def residents(self) -> list[Resident]:
+        """What is in memory, as eviction sees it: planned bytes, or measured ones where they are more."""
+        return [
+            Resident(seat.card.id, seat.plan.bytes_by_device, seat.running > 0, seat.pinned, seat.last_used)
+            for seat in self._seats.values()
+            if seat.plan is not None
+        ]
+
+    def report(self) -> list[dict[str, object]]:
+        """All models that were used, for `allod ps`."""
+        rows: list[dict[str, object]] = []
+        for seat in self._seats.values():
+            left = self._unloads_in_s(seat)
+            rows.append(
+                {
+                    "model": seat.card.id,
+                    "state": seat.state,
+                    "reason": seat.reason,
+                    "running": seat.running,
+                    "waiting": len(seat.waiting),
+                    "pinned": seat.pinned,
+                    "unloads_in_s": None if left is None else round(max(0.0, left), 1),
+                    "context_tokens": seat.plan.context_tokens if seat.plan else 0,
+                    "pool_tokens": seat.plan.pool_tokens if seat.plan else 0,
+                    "slots": seat.plan.slots if seat.plan else 0,
+                    "planned_bytes": seat.plan.total_bytes if seat.plan else 0,
+                    "memory_bytes": seat.engine.memory_bytes(seat.card.id),
+                }
+            )
+        return rows
+
+    # life
+
+    def start(self) -> None:
+        """Begin to look for idle models."""
+        self._idle_watch = asyncio.create_task(self._watch_idle(), name="idle models")
+
+    async def close(self) -> None:
+        """Unload everything, without waiting for runs."""
+        self._is_closed = True
+        tasks = [seat.work for seat in self._seats.values() if seat.work is not None]
+        if self._idle_watch is not None:
+            tasks.append(self._idle_watch)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        loaded = [seat for seat in self._seats.values() if seat.plan is not None]
+        for seat in loaded:
+            self._set_state(seat, "stopping")
+        await asyncio.gather(*(seat.engine.unload(seat.card.id) for seat in loaded))
+
+    def _seat(self, card: ModelCard, engine: LoadableEngine) -> _Seat:
+        if card.problem:
+            raise LoadFailed(f"{card.id!r} cannot be used: {card.problem}.", fix="Replace the file.")
+        seat = self._seats.get(card.id)
+        if seat is None:
+            seat = self._seats[card.id] = _Seat(card, engine)
+        return seat
+
+    def _set_state(self, seat: _Seat, state: State, reason: str = "") -> None:
+        seat.state, seat.reason = state, reason
+        self._metrics.loaded.set(sum(s.plan is not None for s in self._seats.values()))
+        self._events.publish(ModelStateChanged(seat.card.id, state, reason))
