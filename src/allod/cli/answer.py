@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -48,7 +48,7 @@ class Answer:
         return facts | {"usage": self.usage, "timings": self.timings, "first_token_s": self.first_piece_s}
 
 
-def listen(client: Client, body: dict[str, Any], answer: Answer) -> Iterator[Piece]:
+def listen(client: Client, body: dict[str, Any], answer: Answer) -> Generator[Piece]:
     """Ask, and yield the answer's pieces as they come; `answer` is filled meanwhile, also if this ends early.
 
     Raises Failure.

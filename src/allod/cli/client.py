@@ -1,11 +1,11 @@
-"""HTTP to one Allod server, on the standard library alone. Never through a proxy: the words go straight to the server."""
+"""HTTP to one Allod server, on the standard library alone, and never through a proxy."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -56,7 +56,7 @@ class Client:
         with contextlib.closing(connection), self._told():
             return _read(self._send(connection, method, path, body))
 
-    def stream(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Any) -> Generator[dict[str, Any]]:
         """POST `body` and yield each event's JSON until `[DONE]`; after `stop()` it ends early. Raises Failure.
 
         Waits for the answer's head as long as it takes: a model may have to be loaded first.

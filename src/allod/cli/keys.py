@@ -43,7 +43,9 @@ def list_keys(json: Json = False, url: Url = None) -> None:
 
 @keys.command("create", help=say("Make a key; it is shown this once."))
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)], json: Json = False, url: Url = None
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    json: Json = False,
+    url: Url = None,
 ) -> None:
     """Make a key; it is shown this once."""
     from allod.cli.output import note, show_json
@@ -55,7 +57,12 @@ def create(
         show_json(made)
     else:
         print(made["key"])
-        note(say("Keep it now: it is not shown again. Programs send it as `Authorization: Bearer`, `allod` takes it from ALLOD_API_KEY."))
+        note(
+            say(
+                "Keep it now, it is not shown again. "
+                "Programs send it as `Authorization: Bearer`, `allod` takes it from ALLOD_API_KEY."
+            )
+        )
 
 
 @keys.command("remove", help=say("Make a key worthless, at once."))

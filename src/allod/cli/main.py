@@ -22,8 +22,13 @@ from allod.cli.run import run
 from allod.cli.serve import serve
 from allod.cli.words import say
 
+_ORDER = "serve chat run models ps load unload keys doctor bench version".split()
+
 
 class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return _ORDER
+
     def invoke(self, ctx: Any) -> Any:
         with _told():
             return super().invoke(ctx)
@@ -59,7 +64,7 @@ def _app() -> typer.Typer:
     app.command(help=say("Unload a model once its answers have ended."))(unload)
     app.add_typer(keys, name="keys", help=say("List the API keys, make or remove one."))
     app.command(help=say("Say what this machine has and what to do about each problem."))(doctor)
-    app.command(help=say("Measure a model on this machine: speed by context length, load time, memory."))(bench)
+    app.command(help=say("Measure a model: speed by context length, load time, memory."))(bench)
     app.command(help=say("Print the version."))(version)
     return app
 
@@ -90,7 +95,10 @@ def _told() -> Iterator[None]:
         if type(error).__module__.startswith("typer"):  # usage errors, which typer tells itself
             raise
         _tell(
-            say("Something unexpected happened ({error}).", error=f"{type(error).__name__}: {error}, {_place(error)}"),
+            say(
+                "Something unexpected happened ({error}).",
+                error=f"{type(error).__name__}: {error}, {_place(error)}",
+            ),
             say("This is a mistake in Allod: please report it."),
         )
         raise SystemExit(Exit.UNEXPECTED) from error

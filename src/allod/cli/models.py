@@ -59,7 +59,9 @@ def list_models(json: Json = False, url: Url = None) -> None:
 
 @models.command("add", help=say("Use a GGUF file where it lies."))
 def add(
-    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False)], json: Json = False, url: Url = None
+    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False)],
+    json: Json = False,
+    url: Url = None,
 ) -> None:
     """Use a GGUF file where it lies."""
     from allod.cli.output import show_json
@@ -104,7 +106,15 @@ def ps(json: Json = False, url: Url = None) -> None:
     if not shown:
         note(say("No model is in memory."))
         return
-    heads = [say("MODEL"), say("STATE"), say("MEMORY"), say("CONTEXT"), say("RUNNING"), say("WAITING"), say("UNLOADS IN")]
+    heads = [
+        say("MODEL"),
+        say("STATE"),
+        say("MEMORY"),
+        say("CONTEXT"),
+        say("RUNNING"),
+        say("WAITING"),
+        say("UNLOADS IN"),
+    ]
     show_table(heads, [_worker_row(worker) for worker in shown], right=(2, 3, 4, 5))
 
 
@@ -131,9 +141,14 @@ def _worker_row(worker: dict[str, Any]) -> list[str]:
 def load(
     model: Name = "default",
     keep_alive: Annotated[
-        str | None, typer.Option("--keep-alive", metavar="TIME", help=say("Unload after this idle time: 90s, 10m, 2h; -1: never."))
+        str | None,
+        typer.Option(
+            "--keep-alive", metavar="TIME", help=say("Unload after this idle time: 90s, 10m, 2h; -1: never.")
+        ),
     ] = None,
-    pin: Annotated[bool, typer.Option("--pin", help=say("Never unload it to make room for another."))] = False,
+    pin: Annotated[
+        bool, typer.Option("--pin", help=say("Never unload it to make room for another."))
+    ] = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -180,6 +195,8 @@ def _seconds(text: str) -> float:
     found = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if not found:
         raise Failure(
-            say("{text} is not a time.", text=repr(text)), fix=say("Write it like 90s, 10m or 2h."), exit_code=Exit.USAGE
+            say("{time} is not a time.", time=repr(text)),
+            fix=say("Write it like 90s, 10m or 2h."),
+            exit_code=Exit.USAGE,
         )
     return float(found[1]) * _SECONDS[found[2]]

@@ -14,7 +14,12 @@ from allod.cli.words import say
 
 
 def run(
-    prompt: Annotated[list[str] | None, typer.Argument(metavar="[PROMPT]", show_default=False)] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PROMPT", show_default=False, help=say("The question; what is piped in comes after it.")
+        ),
+    ] = None,
     model: Model = "default",
     system: System = None,
     settings: Settings = None,

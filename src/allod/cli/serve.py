@@ -21,20 +21,27 @@ _EXAMPLE = (
 def serve(
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", metavar="ADDRESS", help=say("Listen here; may be repeated. Default: this machine only.")),
+        typer.Option(
+            "--host", metavar="ADDRESS", help=say("Listen here; may be repeated. Default: this machine only.")
+        ),
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, metavar="N", help=say("Default: 1337, or ALLOD_PORT. 0: any.")),
+        typer.Option(
+            "--port", min=0, max=65535, metavar="N", help=say("Default: 1337, or ALLOD_PORT. 0: any.")
+        ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", metavar="PATH", help=say("A GGUF file to serve as the default model."))
+        Path | None,
+        typer.Option("--model", "-m", metavar="PATH", help=say("A GGUF file to serve as the default model.")),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", metavar="FILE", help=say("Certificate chain (PEM), for https."))
+        Path | None,
+        typer.Option("--tls-cert", metavar="FILE", help=say("Certificate chain (PEM), for https.")),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option("--tls-key", metavar="FILE", help=say("The certificate's private key (PEM)."))
+        Path | None,
+        typer.Option("--tls-key", metavar="FILE", help=say("The certificate's private key (PEM).")),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help=say("Log warnings only."))] = False,
     stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
@@ -71,7 +78,13 @@ def _announcer(*, json: bool, quiet: bool) -> Callable[[Sequence[str]], None] | 
         show_json({"pid": os.getpid(), "urls": list(urls), "version": __version__}, one_line=True)
 
     def in_words(urls: Sequence[str]) -> None:
-        print(say("Allod {version} answers at {urls}. Ctrl-C stops it.", version=__version__, urls=" ".join(urls)))
+        print(
+            say(
+                "Allod {version} answers at {urls}. Ctrl-C stops it.",
+                version=__version__,
+                urls=" ".join(urls),
+            )
+        )
         print(say("Try it:"), "\n  ", _EXAMPLE.format(url=urls[0], hello=say("Hello!")), flush=True)
 
     if json:

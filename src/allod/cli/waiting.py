@@ -1,4 +1,4 @@
-"""What is shown on stderr while one waits: a model that loads, a long prompt that is read. Nothing if it is no terminal."""
+"""What is shown while one waits: a model that loads, a long prompt that is read. On stderr, if it is a terminal."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def landlock_ruleset(abi: int) -> bytes:
 
 
 def landlock_rights(abi: int, *, may_write: bool, is_folder: bool) -> int:
-    """The rights that a path gives. Writing a device includes its ioctls; connecting to a socket file is never given."""
+    """The rights that a path gives. Writing a device includes its ioctls; connecting to a socket is never given."""
     handled = int.from_bytes(landlock_ruleset(abi)[:8], sys.byteorder) & ~_RESOLVE_UNIX
     wanted = handled if may_write else _EXECUTE | _READ_FILE | _READ_DIR
     for_files = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV

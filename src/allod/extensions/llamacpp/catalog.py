@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from allod.extensions.llamacpp.gguf import DamagedFile, Header, read_header
@@ -83,7 +84,7 @@ class Catalog:
     def __init__(self, folders: Sequence[Path], references: Path, extra: Sequence[Path] = ()) -> None:
         self._folders = tuple(folders)
         self._references = references
-        self._extra = tuple(extra)
+        self._extra = tuple(_absolute(path) for path in extra)
         self._glances: Mapping[Path, _Glance] = {}
         self._models: list[ModelFile] | None = None
         self._lock = threading.Lock()
@@ -121,19 +122,14 @@ class Catalog:
         """
         path = _absolute(path)
         with self._lock:
-            glance = _glance(path, {})
-            _check_addable(glance)
-            known = next((model for model in self.scan() if path in model.parts), None)
-            if known is None:
-                references = self._read_references()
-                _write_json(self._references, [*map(str, references), str(path)])
-                known = next(model for model in self.scan() if path in model.parts)
-                if known.problem:
-                    _write_json(self._references, [str(reference) for reference in references])
-                    self.scan()
-            if known.problem:
-                raise _unusable(path, known.problem)
-            return known
+            _check_addable(path, self._glances)
+            model = self._offered(path)
+            if model is None:
+                _write_json(self._references, [str(known) for known in (*self._read_references(), path)])
+                model = self._offered(path)
+            if model is None:
+                raise _unusable(path, "it was removed meanwhile")
+            return model
 
     def remove(self, model_id: str) -> None:
         """Offer a file no longer that was added by reference; the file itself stays.
@@ -154,6 +150,14 @@ class Catalog:
                 )
             _write_json(self._references, [str(path) for path in kept])
             self.scan()
+
+    def _offered(self, path: Path) -> ModelFile | None:
+        """The model that a file is, or is a part of, under whatever name."""
+        identity = _glance(path, self._glances).identity
+        for model in self.scan():
+            if path in model.parts or identity in (self._glances[part].identity for part in model.parts):
+                return model
+        return None
 
     def _read_references(self) -> list[Path]:
         try:
@@ -206,15 +210,20 @@ class _Glance:
 def _glance(path: Path, before: Mapping[Path, _Glance]) -> _Glance:
     try:
         info = path.stat()
-        stamp, identity = (info.st_mtime_ns, info.st_size), (info.st_dev, info.st_ino)
         known = before.get(path)
-        if known is not None and known.stamp == stamp and known.identity == identity:
+        glance = _Glance(path, (info.st_mtime_ns, info.st_size), (info.st_dev, info.st_ino))
+        if known is not None and (known.stamp, known.identity) == (glance.stamp, glance.identity):
             return known
-        return _Glance(path, stamp, identity, header=read_header(path))
-    except DamagedFile as error:
-        return _Glance(path, stamp, identity, problem=str(error))
+        return _read(glance)
     except OSError as error:  # no stamp, so that the next scan tries again
         return _Glance(path, problem=f"the file cannot be read: {error.strerror or type(error).__name__}")
+
+
+def _read(glance: _Glance) -> _Glance:
+    try:
+        return replace(glance, header=read_header(glance.path))
+    except DamagedFile as error:
+        return replace(glance, problem=str(error))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -225,10 +234,11 @@ def _files(folder: Path) -> list[Path]:
 def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Each folder with its GGUF files, by name; links are followed, but no folder is visited twice."""
     visited: set[tuple[int, int]] = set()
-    waiting = [(_absolute(root), 0)]
+    waiting = [(root.expanduser(), 0)]
     while waiting:
         folder, depth = waiting.pop()
         try:
+            folder = folder.resolve(strict=True)
             info = folder.stat()
         except OSError:
             continue
@@ -249,12 +259,19 @@ def _entries(folder: Path) -> list[tuple[Path, bool]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                is_folder = entry.is_dir()
+                is_folder = _is_folder(entry)
                 if is_folder or entry.name.casefold().endswith(_SUFFIX):
                     found.append((folder / entry.name, is_folder))
     except OSError:
         return []
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _by_name(path: Path) -> tuple[str, str]:
@@ -350,52 +367,46 @@ def _free_id(name: str, taken: set[str]) -> str:
 
 
 def _with_projectors(models: Sequence[ModelFile], projectors: Sequence[_Glance]) -> list[ModelFile]:
-    """The models, those that have a projector beside them with it.
+    """The models, with a projector those that have one beside them.
 
     In a folder of several models it belongs to those of the width that it was made for, if there are any.
     """
-    usable = [projector for projector in projectors if projector.header is not None]
-    return [
-        model if projector is None else _with_projector(model, projector)
-        for model in models
-        for projector in (_projector(model, models, usable),)
-    ]
-
-
-def _with_projector(model: ModelFile, projector: _Glance) -> ModelFile:
-    modalities = projector.header.modalities if projector.header else ()
-    return replace(model, mmproj=projector.path, mmproj_bytes=projector.size_bytes, modalities=modalities)
-
-
-def _projector(
-    model: ModelFile, models: Sequence[ModelFile], projectors: Sequence[_Glance]
-) -> _Glance | None:
-    if model.header is None or model.header.is_encoder:
-        return None
-    widths = {
-        other.header.embedding_length
-        for other in models
-        if other.path.parent == model.path.parent and other.header
-    }
-    fitting = [
-        projector
-        for projector in projectors
-        if projector.path.parent == model.path.parent
-        and projector.header is not None
-        and projector.header.projection_length
-        in ({model.header.embedding_length} | ({projector.header.projection_length} - widths))
-    ]
-    return min(
-        fitting,
-        key=lambda projector: (-_likeness(projector.path, model.path), _by_name(projector.path)),
-        default=None,
-    )
+    by_folder: dict[Path, list[tuple[_Glance, Header]]] = {}
+    for projector in projectors:
+        if projector.header is not None:
+            by_folder.setdefault(projector.path.parent, []).append((projector, projector.header))
+    widths: dict[Path, set[int]] = {}
+    for model in models:
+        if model.header is not None:
+            widths.setdefault(model.path.parent, set()).add(model.header.embedding_length)
+    found = []
+    for model in models:
+        folder, header = model.path.parent, model.header
+        fitting = [
+            (-_likeness(projector.path, model.path), _by_name(projector.path), projector, its)
+            for projector, its in by_folder.get(folder, ())
+            if header is not None
+            and not header.is_encoder
+            and (
+                its.projection_length == header.embedding_length
+                or its.projection_length not in widths[folder]
+            )
+        ]
+        if fitting:
+            *_, projector, its = min(fitting, key=lambda choice: choice[:2])
+            model = replace(
+                model, mmproj=projector.path, mmproj_bytes=projector.size_bytes, modalities=its.modalities
+            )
+        found.append(model)
+    return found
 
 
 def _likeness(projector: Path, model: Path) -> int:
-    """How many letters of their names agree."""
-    name = re.sub(r"^mmproj[-_.]?|[-_.]?mmproj", "", projector.stem, flags=re.IGNORECASE)
-    return len(os.path.commonprefix([name.casefold(), model.stem.casefold()]))
+    """How many letters agree at the beginning of their names."""
+    name = re.sub(r"^mmproj[-_.]?", "", projector.stem.casefold())
+    return len(
+        list(takewhile(lambda pair: pair[0] == pair[1], zip(name, model.stem.casefold(), strict=False)))
+    )
 
 
 def _capabilities(header: Header, modalities: tuple[str, ...]) -> tuple[str, ...]:
@@ -417,15 +428,13 @@ def _capabilities(header: Header, modalities: tuple[str, ...]) -> tuple[str, ...
 # Adding
 
 
-def _check_addable(glance: _Glance) -> None:
-    """Raises BadRequest where a path is not one of a model."""
-    path = glance.path
+def _check_addable(path: Path, before: Mapping[Path, _Glance]) -> None:
+    """Raises BadRequest where a file is not a whole model, or a part of one whose other parts are there."""
     if path.is_dir():
         raise BadRequest(f"{str(path)!r} is a folder.", fix="Name the GGUF file itself.", param="path")
     if not path.exists():
         raise BadRequest(f"There is no file {str(path)!r}.", fix="Correct the path.", param="path")
-    if glance.problem:
-        raise _unusable(path, glance.problem)
+    glance = _glance(path, before)
     if not glance.is_model:
         kind = glance.header.kind if glance.header and not glance.is_projector else "projector"
         raise BadRequest(
@@ -433,6 +442,10 @@ def _check_addable(glance: _Glance) -> None:
             fix="Name the model that it belongs to; a projector only has to lie in the same folder.",
             param="path",
         )
+    others = [_glance(other, before) for other in _files(path.parent) if _is_same_model(path, other)]
+    problem = _models([glance, *others])[0].problem
+    if problem:
+        raise _unusable(path, problem)
 
 
 def _unusable(path: Path, problem: str) -> BadRequest:

@@ -167,6 +167,11 @@ class Header:
         return self.architecture in _ENCODERS
 
     @property
+    def writes_text(self) -> bool:
+        """Whether it writes; one that does not makes vectors or scores, and reads a text in one batch."""
+        return not (self.is_encoder or self.pooling_type)
+
+    @property
     def kv_heads(self) -> tuple[int, ...]:
         """Key-value heads of each layer; none in a layer that has a state instead."""
         if isinstance(self.head_count_kv, int):

@@ -1,0 +1,100 @@
+"""Where a chat's messages come from: a line editor with a history in memory, or plain lines of stdin."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import Completer
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+
+def plain_lines() -> Iterator[str]:
+    """Each line of stdin that is not empty."""
+    for line in sys.stdin.buffer:
+        if text := line.decode("utf-8", "replace").strip("\r\n"):
+            yield text
+
+
+def edited_lines(commands: Iterable[str], models: Callable[[], list[str]]) -> Iterator[str]:
+    """What the person enters, until Ctrl-D. Tab completes `commands`, and after /model the names of `models`."""
+    session = _session(list(commands), models)
+    while True:
+        try:
+            text = session.prompt()
+        except KeyboardInterrupt:  # Ctrl-C drops what was typed
+            continue
+        except EOFError:
+            return
+        if text.strip():
+            yield text
+
+
+@contextlib.contextmanager
+def unseen_keys() -> Iterator[None]:
+    """Inside, what is typed (and the ^C of Ctrl-C) is not echoed into the answer; the next prompt gets it."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    unseen = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, unseen)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _session(commands: list[str], models: Callable[[], list[str]]) -> PromptSession[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import InMemoryHistory
+
+    return PromptSession(
+        [("bold ansicyan", "> ")],
+        history=InMemoryHistory(),
+        key_bindings=_bindings(),
+        completer=_completer(commands, models),
+        complete_while_typing=False,
+        multiline=True,  # so that a pasted text keeps its lines; Enter sends all the same
+        prompt_continuation="  ",
+    )
+
+
+def _bindings() -> KeyBindings:
+    from prompt_toolkit.key_binding import KeyBindings
+
+    bindings = KeyBindings()
+
+    @bindings.add("enter")
+    def send(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @bindings.add("escape", "enter")
+    def new_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return bindings
+
+
+def _completer(commands: list[str], models: Callable[[], list[str]]) -> Completer:
+    from prompt_toolkit.completion import Completer, Completion
+
+    class SlashCompleter(Completer):
+        def get_completions(self, document: Any, complete_event: Any) -> Iterator[Completion]:
+            before = document.text_before_cursor
+            command, space, rest = before.partition(" ")
+            if not before.startswith("/") or "\n" in before:
+                return
+            choices, typed = (models(), rest) if space and command == "/model" else (commands, before)
+            if not space or command == "/model":
+                for choice in choices:
+                    if choice.startswith(typed):
+                        yield Completion(choice, -len(typed))
+
+    return SlashCompleter()
