@@ -248,7 +248,7 @@ class ChildProcess:
 
 def _address(folder: Path) -> Address:
     if sys.platform != "win32":
-        return Address(str(folder / "s"))
+        return Address(str(folder / "s.sock"))  # by this ending llama.cpp knows a socket file
     with socket.socket() as probe:  # not tested: no Windows at hand
         probe.bind(("127.0.0.1", 0))
         return Address("127.0.0.1", probe.getsockname()[1], secrets.token_urlsafe(32))

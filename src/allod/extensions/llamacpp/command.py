@@ -79,7 +79,6 @@ def builtin_command(options: WorkerOptions, address: Address) -> list[str]:
         "n_ubatch": options.batch_tokens,
         "n_gpu_layers": options.gpu_layers,
         "n_threads_http": options.http_threads,
-        "cpuparams.n_threads": options.threads,
         "cache_type_k": _GGML_TYPE[options.cache_type_k],
         "cache_type_v": _GGML_TYPE[options.cache_type_v],
         "cache_ram_mib": options.cache_ram_mib,
@@ -93,6 +92,8 @@ def builtin_command(options: WorkerOptions, address: Address) -> list[str]:
         "verbosity": _VERBOSITY,
         "sse_ping_interval": 3600,
     }
+    if options.threads:
+        parameters["cpuparams.n_threads"] = options.threads
     if options.pooling or options.embedding_only:
         parameters["embedding"] = True
     if options.pooling:

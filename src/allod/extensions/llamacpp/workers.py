@@ -82,6 +82,7 @@ class Worker:
     async def _why(self) -> str:
         ended = await self.child.wait()
         printed = "\n".join(self.child.output())
+        self._log.warning("%s: the worker's last words, before any request:\n%s", self.model, printed)
         for words, meaning in _REASONS:
             if words in printed:
                 return meaning
