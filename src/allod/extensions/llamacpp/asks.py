@@ -21,6 +21,12 @@ from allod.sdk.stream import ChatEvent, ChatStream, TextDelta
 
 GetWorker = Callable[[], Worker]
 _TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+_TEMPLATE_FIELDS = (
+    "chat_template_kwargs",
+    "reasoning_effort",
+    "add_generation_prompt",
+    "continue_final_message",
+)
 
 
 def chat_stream(request: ChatRequest, card: ModelCard, worker: GetWorker) -> ChatStream:
@@ -29,25 +35,43 @@ def chat_stream(request: ChatRequest, card: ModelCard, worker: GetWorker) -> Cha
         raise UnsupportedParameter(f"{card.id!r} cannot chat.", fix="Choose a chat model.", param="model")
     choice = tool_choice(request.parameters)
     body = engine_parameters(request, card)
-    messages = [_checked(message, number, card) for number, message in enumerate(request.messages)]
     wants_logprobs = bool(body.get("logprobs"))
+    if wants_logprobs and choice.mode != "none":
+        raise UnsupportedParameter("Log-probabilities and tools do not go together.", param="logprobs")
     if wants_logprobs:
         body["top_logprobs"] = max(1, body.get("top_logprobs") or 0)  # 0 would switch them off
-    if "tools" not in card.capabilities:
-        if choice.mode != "none":
-            return _with_forced_tools(messages, body, choice, worker)
-        messages = with_tools_said(messages, choice)
-        body = _without_tools(body)
-    elif choice.mode != "none":
-        if wants_logprobs:
-            raise UnsupportedParameter("Log-probabilities and tools do not go together.", param="logprobs")
-        body |= {"tools": choice.tools, "tool_choice": choice.mode}
+    template = template_input(request, card)
+    body = template | {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
+    if choice.mode != "none" and "tools" not in card.capabilities:
+        return _with_forced_tools(template, body, choice, worker)
 
     async def ask(_: Worker) -> Ask:
-        return Ask("/v1/chat/completions", {**body, "messages": messages}, chat_events)
+        return Ask("/v1/chat/completions", body, chat_events)
 
     wire: Literal["openai.chat"] | None = None if wants_logprobs else "openai.chat"
     return WorkerStream(worker, ask, wire=wire, wants_progress=request.wants_progress)
+
+
+def template_input(request: ChatRequest, card: ModelCard) -> dict[str, Any]:
+    """What the model's chat template is given: messages and, where it knows them, tools.
+
+    Raises BadRequest where the model cannot read a message, or a choice of tools cannot be met.
+    """
+    choice = tool_choice(request.parameters)
+    messages = [_checked(message, number, card) for number, message in enumerate(request.messages)]
+    given = {name: request.parameters[name] for name in _TEMPLATE_FIELDS if name in request.parameters}
+    if "tools" not in card.capabilities:
+        return {**given, "messages": with_tools_said(messages, choice)}
+    if choice.mode == "none":
+        return {**given, "messages": messages}
+    parallel = request.parameters.get("parallel_tool_calls")
+    return {
+        **given,
+        "messages": messages,
+        "tools": choice.tools,
+        "tool_choice": choice.mode,
+        "parallel_tool_calls": True if parallel is None else parallel,
+    }
 
 
 def _checked(message: Message, number: int, card: ModelCard) -> Message:
@@ -69,28 +93,25 @@ def _checked(message: Message, number: int, card: ModelCard) -> Message:
     return {**message, "role": "system"} if message["role"] == "developer" else message
 
 
-def _without_tools(body: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
-
-
 def _with_forced_tools(
-    messages: Sequence[Message], body: dict[str, Any], choice: ToolChoice, worker: GetWorker
+    template: dict[str, Any], body: dict[str, Any], choice: ToolChoice, worker: GetWorker
 ) -> ChatStream:
     """Tools for a model whose template knows none: see tools.py."""
     for other in ("response_format", "grammar", "json_schema"):
         if other in body:
             raise UnsupportedParameter(f"This model cannot follow tools and {other} at once.", param=other)
-    said = with_tools_said(messages, choice)
-    n_probs = body.pop("top_logprobs", 0) if body.pop("logprobs", False) else 0
-    parameters = {name: value for name, value in _without_tools(body).items() if name != "stream_options"}
+    sampling = {name: value for name, value in body.items() if name not in ("messages", "stream_options")}
 
     async def ask(worker: Worker) -> Ask:
-        prompt = (await ask_json(worker, "/apply-template", {"messages": said}))["prompt"]
+        prompt = (await ask_json(worker, "/apply-template", template))["prompt"]
         grammar = await _grammar(worker, call_schema(choice.tools))
         if choice.mode == "auto":
             grammar = free_choice(grammar)
-        asked = {**parameters, "prompt": prompt, "grammar": grammar, "n_probs": n_probs}
-        return Ask("/completion", asked, reading_calls(completion_events))
+        return Ask(
+            "/completion",
+            {**sampling, "prompt": prompt, "grammar": grammar},
+            reading_calls(completion_events),
+        )
 
     return WorkerStream(worker, ask, wire=None)
 
@@ -106,7 +127,7 @@ async def _grammar(worker: Worker, schema: dict[str, Any]) -> str:
             param="tools",
         )
     grammar = orjson.loads(reply.body)["generation_settings"]["grammar"]
-    if not isinstance(grammar, str) or "root ::=" not in grammar:
+    if not isinstance(grammar, str) or not grammar:
         raise EngineFailed("The engine gave no grammar for the tools.")
     return grammar
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from allod.extensions.llamacpp.asks import chat_stream, completion_stream, detokenized
+from allod.extensions.llamacpp.asks import chat_stream, completion_stream, detokenized, template_input
 from allod.extensions.llamacpp.catalog import Catalog, ModelFile
 from allod.extensions.llamacpp.command import WorkerOptions, builtin_command, known_flags, program_command
 from allod.extensions.llamacpp.planner import Wanted, plan_load
@@ -222,13 +222,14 @@ class LlamaCppEngine:
 
     async def count_tokens(self, run: Run) -> int:
         """Tokens of the prompt that the model would read."""
-        worker, request = self._running(_of(run).id), run.request
+        card, request = _of(run), run.request
+        worker = self._running(card.id)
         if isinstance(request, CompletionRequest):
             if not isinstance(request.prompt, str):
                 return len(request.prompt)
             return len((await self.tokenize(worker.model, request.prompt, special=True, pieces=False)).ids)
         assert isinstance(request, ChatRequest)
-        asked = {"messages": request.messages, "tools": request.parameters.get("tools") or []}
+        asked = template_input(request, card)
         count: int = (await ask_json(worker, "/v1/chat/completions/input_tokens", asked))["input_tokens"]
         return count
 
@@ -246,10 +247,10 @@ class LlamaCppEngine:
 
     async def apply_template(self, run: Run) -> str:
         """The prompt that the chat template makes of the run's messages."""
-        request = run.request
+        card, request = _of(run), run.request
         assert isinstance(request, ChatRequest)
-        asked = {"messages": request.messages, **request.parameters}
-        prompt: str = (await ask_json(self._running(_of(run).id), "/apply-template", asked))["prompt"]
+        asked = template_input(request, card)
+        prompt: str = (await ask_json(self._running(card.id), "/apply-template", asked))["prompt"]
         return prompt
 
 

@@ -22,6 +22,10 @@ Tool = Mapping[str, Any]
 _HEAD = re.compile(r'^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
 
 
+# llguidance's: else a small model may write white space without end. Others pass it over.
+_TIGHT = {"whitespace_flexible": False, "key_separator": ": ", "item_separator": ", "}
+
+
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
     """What the caller allows: no call, a free choice, or a call that must come; and which tools may be called."""
@@ -52,7 +56,7 @@ def tool_choice(parameters: Mapping[str, Any]) -> ToolChoice:
 
 def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
     """A JSON schema of one call of any of the tools: {"name": …, "arguments": {…}}."""
-    return {"anyOf": [_one_call(tool["function"]) for tool in tools]}
+    return {"anyOf": [_one_call(tool["function"]) for tool in tools], "x-guidance": _TIGHT}
 
 
 def _one_call(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +74,13 @@ def _one_call(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def free_choice(call_grammar: str) -> str:
-    """A grammar (GBNF) that allows one call, or text that does not begin like one."""
+    """A grammar that allows one call, or text that does not begin like one. In the call's own language.
+
+    llama.cpp writes GBNF, or, where it was built with it, the Lark of https://github.com/guidance-ai/llguidance.
+    """
+    if call_grammar.startswith("%llguidance"):
+        renamed = re.sub(r"^start:", "allod_call:", call_grammar, count=1, flags=re.MULTILINE)
+        return f"{renamed}\nallod_text: /[^ \\t\\r\\n{{](.|\\n)*/\nstart: allod_call | allod_text\n"
     renamed = re.sub(r"^root ::=", "allod-call ::=", call_grammar, count=1, flags=re.MULTILINE)
     return f"{renamed}\nallod-text ::= [^ \\t\\r\\n{{] [^\\x00]*\nroot ::= allod-call | allod-text\n"
 
@@ -145,7 +155,8 @@ class CallReader:
             self._buffer = self._buffer[match.end() :]
             yield ToolCallDelta(self._choice, 0, f"call_{secrets.token_hex(12)}", orjson.loads(match[1]), "")
         if self._kind == "arguments" and self._buffer:
-            arguments, self._buffer = self._take_arguments(self._buffer), ""
+            text, self._buffer = self._buffer, ""
+            arguments = self._take_arguments(text if self._depth else text.lstrip())
             if arguments:
                 yield ToolCallDelta(self._choice, 0, None, None, arguments)
 
