@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -68,6 +69,15 @@ class Exchange:
             parts.append(part)
             if not message.get("more_body"):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Throw away what is left of a refused body: many clients read no answer before they have sent all."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect" or not message.get("more_body"):
+                        return
 
     async def reply(self, status: int, body: bytes, headers: Headers = JSON) -> None:
         """Answer as a whole."""

@@ -14,10 +14,11 @@ from allod.gateway.exchange import Exchange, Receive, Scope, Send
 from allod.gateway.v1 import ROUTES, Call
 from allod.kernel.metrics import Metrics
 from allod.kernel.pipeline import Pipeline
-from allod.sdk.errors import MethodNotAllowed
+from allod.sdk.errors import BodyTooLarge, MethodNotAllowed
 
 _SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 _BODY_TAKES_S = 120
+_DRAIN_S = 10
 
 
 class Gateway:
@@ -64,6 +65,8 @@ class Gateway:
         self._metrics.errors.labels(route, known.code).inc()
         if exchange.has_begun:
             raise error
+        if isinstance(known, BodyTooLarge):
+            await exchange.drain(_DRAIN_S)
         status, body, headers = answer_to(known, exchange.path)
         await exchange.reply(status, body, headers)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from allod.sdk.chat import ChatRequest, GenerateRequest
 from allod.sdk.engine import ModelCard
-from allod.sdk.errors import UnsupportedParameter
+from allod.sdk.errors import BadRequest, UnsupportedParameter
 
 # llama.cpp's own (tools/server/server-schema.cpp), passed on as they are; it checks their types and ranges.
 _NATIVE = frozenset(
@@ -15,8 +15,7 @@ _NATIVE = frozenset(
     " repeat_last_n repeat_penalty frequency_penalty presence_penalty dry_multiplier dry_base dry_allowed_length"
     " dry_penalty_last_n dry_sequence_breakers mirostat mirostat_tau mirostat_eta adaptive_target adaptive_decay"
     " samplers min_keep logit_bias ignore_eos stop grammar json_schema cache_prompt n_keep n_cache_reuse n_indent"
-    " t_max_predict_ms timings_per_token return_tokens post_sampling_probs backend_sampling lora"
-    " speculative.n_max speculative.n_min speculative.p_min".split()
+    " t_max_predict_ms timings_per_token return_tokens post_sampling_probs".split()
 )
 _NATIVE_CHAT = frozenset(
     "response_format logprobs top_logprobs chat_template_kwargs reasoning_format reasoning_budget_tokens"
@@ -55,6 +54,8 @@ def engine_parameters(request: GenerateRequest, card: ModelCard) -> dict[str, An
                 f"{card.id!r} does not know the field {name[:60]!r}.", fix="Leave it out.", param=name[:60]
             )
     _check_effort(body, card)
+    if body.get("mirostat", 0) not in (0, 1, 2):  # llama.cpp takes any number, and others for 0
+        raise BadRequest("mirostat: must be 0, 1 or 2.", param="mirostat")
     body["stream"] = True
     body["return_progress"] = True
     body["seed"] = request.seed
