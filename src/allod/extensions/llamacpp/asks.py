@@ -42,8 +42,8 @@ def chat_stream(request: ChatRequest, card: ModelCard, worker: GetWorker) -> Cha
         body["top_logprobs"] = max(1, body.get("top_logprobs") or 0)  # 0 would switch them off
     template = template_input(request, card)
     body = template | {name: value for name, value in body.items() if name not in _TOOL_FIELDS}
-    if choice.mode != "none" and "tools" not in card.capabilities:
-        return _with_forced_tools(template, body, choice, worker)
+    if choice.mode == "required" or (choice.mode == "auto" and "tools" not in card.capabilities):
+        return _with_our_grammar(template, body, choice, worker)
 
     async def ask(_: Worker) -> Ask:
         return Ask("/v1/chat/completions", body, chat_events)
@@ -93,14 +93,19 @@ def _checked(message: Message, number: int, card: ModelCard) -> Message:
     return {**message, "role": "system"} if message["role"] == "developer" else message
 
 
-def _with_forced_tools(
+def _with_our_grammar(
     template: dict[str, Any], body: dict[str, Any], choice: ToolChoice, worker: GetWorker
 ) -> ChatStream:
-    """Tools for a model whose template knows none: see tools.py."""
+    """A call in our own form: see tools.py.
+
+    Also for templates that know tools where a call must come: llama.cpp's own grammar lets them talk before, for ever.
+    """
     for other in ("response_format", "grammar", "json_schema"):
         if other in body:
             raise UnsupportedParameter(f"This model cannot follow tools and {other} at once.", param=other)
-    sampling = {name: value for name, value in body.items() if name not in ("messages", "stream_options")}
+    sampling = {name: value for name, value in body.items() if name not in (*template, "stream_options")}
+    thinking = template.get("chat_template_kwargs") or {}
+    template = {**template, "chat_template_kwargs": {"enable_thinking": False, **thinking}}
 
     async def ask(worker: Worker) -> Ask:
         prompt = (await ask_json(worker, "/apply-template", template))["prompt"]

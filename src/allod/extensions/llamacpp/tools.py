@@ -1,4 +1,4 @@
-"""Tools for models whose chat template knows none: said in the prompt, forced by a grammar, read back as calls.
+"""Tools where the model's chat template knows none, and calls that must come: forced by a grammar, read back as calls.
 
 The grammar comes from llama.cpp itself (its JSON-schema converter), so a call always fits the tool's schema.
 """
@@ -55,13 +55,14 @@ def tool_choice(parameters: Mapping[str, Any]) -> ToolChoice:
 
 
 def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
-    """A JSON schema of one call of any of the tools: {"name": …, "arguments": {…}}."""
+    """A JSON schema of one call of any of the tools: {"name": …, "arguments": {…}}. Raises BadRequest."""
     return {"anyOf": [_one_call(tool["function"]) for tool in tools], "x-guidance": _TIGHT}
 
 
 def _one_call(function: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(function.get("parameters") or {})
-    arguments.setdefault("type", "object")
+    if arguments.setdefault("type", "object") != "object":
+        raise BadRequest(f"The parameters of the tool {function['name']!r} are no object.", param="tools")
     if arguments.get("properties") is not None or "$ref" not in arguments:
         arguments.setdefault("properties", {})
         arguments.setdefault("additionalProperties", False)  # else a small model never stops inventing more

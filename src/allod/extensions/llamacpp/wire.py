@@ -135,7 +135,9 @@ def error_from(error: dict[str, Any], model: str) -> AllodError:
     if "Context size has been exceeded" in text:
         return EngineFailed(f"The answer of {model!r} ran over its context.", fix="Set max_tokens.")
     if "invalid tokens" in text:
-        return BadRequest(f"A token id is not in the vocabulary of {model!r}.", fix="See /v1/tokenize.", param="prompt")
+        return BadRequest(
+            f"A token id is not in the vocabulary of {model!r}.", fix="See /v1/tokenize.", param="prompt"
+        )
     if "too large to process" in text:
         return BadRequest(
             f"One input has more tokens than {model!r} reads in one batch.",
