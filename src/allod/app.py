@@ -67,7 +67,7 @@ class ServeOptions:
             "tls_key": self.tls_key,
             "default_model": self.model.stem if self.model else None,
         }
-        llamacpp = {"files": [self.model.resolve()]} if self.model else {}
+        llamacpp = {"files": [self.model.absolute()]} if self.model else {}
         return {
             "server": {name: value for name, value in server.items() if value is not None},
             "llamacpp": llamacpp,
@@ -134,7 +134,7 @@ async def _serve(options: ServeOptions) -> None:
             doctor=doctor.examine,
             routers=routers,
         )
-        with _server_file(paths, addresses):
+        with _server_file(paths, addresses, keys.create_own()):
             await web.run(application, server_settings, sockets, stop, lambda: _announce(options, addresses))
         if preload is not None:
             preload.cancel()
@@ -179,9 +179,9 @@ def _stop_signal(stop_with_stdin: bool) -> asyncio.Event:
 
 
 @contextlib.contextmanager
-def _server_file(paths: Paths, addresses: Sequence[str]) -> Iterator[None]:
-    """While the server runs, a file says where."""
-    said = {"pid": os.getpid(), "urls": list(addresses), "version": __version__}
+def _server_file(paths: Paths, addresses: Sequence[str], key: str) -> Iterator[None]:
+    """While the server runs, a file says where, and lets in who may read it: this user's own commands."""
+    said = {"pid": os.getpid(), "urls": list(addresses), "version": __version__, "key": key}
     part = paths.server_file.with_suffix(".part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(said, file)

@@ -27,7 +27,7 @@ from allod.sdk.engine import (
     ModelCard,
     TokenizingEngine,
 )
-from allod.sdk.errors import AllodError, BadRequest, EngineGone
+from allod.sdk.errors import AllodError, BadRequest, EngineGone, LoadFailed
 from allod.sdk.events import Events, RunFinished
 from allod.sdk.stage import Stage
 from allod.sdk.stream import ChatEvent, ChatStream, Progress, Usage
@@ -111,6 +111,10 @@ class Pipeline:
                 _log.warning("stage %s failed and was skipped: %s", stage.name, type(error).__name__)
                 run.note(stage.name, skipped=True)
         run.model, engine = await self.models.find(run.request.model)
+        if run.model.problem:
+            raise LoadFailed(
+                f"{run.model.id!r} cannot be used: {run.model.problem}.", fix="Replace its file."
+            )
         return engine
 
     @asynccontextmanager

@@ -41,6 +41,7 @@ class WorkerStream:
         self._worker = worker
         self._ask = ask
         self._wants_progress = wants_progress
+        self._has_progress = False
         self._counter = UsageCounter()
         self.wire = wire
 
@@ -103,7 +104,9 @@ class WorkerStream:
         """`chunk` less its progress frames, unless wanted; and whether the prompt is still being read."""
         if _PROGRESS not in chunk:
             return chunk, chunk.startswith(b":")
-        worker.read_batch()
+        if self._has_progress:  # the first tells of no batch: it comes before there was one
+            worker.read_batch()
+        self._has_progress = True
         if self._wants_progress:
             return chunk, True
         frames = chunk.split(b"\n\n")

@@ -146,7 +146,9 @@ class Worker:
     async def _answers(self) -> bool:
         """Whether its HTTP threads answer; they do so also in the middle of a batch."""
         try:
-            await self.http.request("GET", "/health", timeout_s=self._hang_timeout_s / _LOOKS_PER_TIMEOUT)
+            await self.http.request(
+                "GET", "/health", timeout_s=max(1.0, self._hang_timeout_s / _LOOKS_PER_TIMEOUT)
+            )
         except EngineGone:
             return False
         return True
