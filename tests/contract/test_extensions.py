@@ -1,0 +1,130 @@
+"""Every extension that is installed keeps the contract."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from allod.sdk.extension import Extension, Manifest
+from allod.testing import contract
+
+EVERY = pytest.mark.parametrize("point", contract.installed(), ids=lambda point: point.name)
+
+
+@EVERY
+def test_it_enters_under_its_own_name(point: EntryPoint) -> None:
+    assert point.load().manifest.name == point.name
+
+
+@EVERY
+def test_its_manifest_and_settings_are_whole(point: EntryPoint) -> None:
+    kind = point.load()
+    contract.check_manifest(kind)
+    contract.check_settings(kind)
+
+
+@EVERY
+async def test_it_starts_stops_and_starts_again(point: EntryPoint, tmp_path: Path) -> None:
+    await contract.check_life(point.load(), tmp_path / "home")
+
+
+# the suite itself finds what it is there to find
+
+
+class Choices(BaseModel):
+    """Settings."""
+
+    size: int = Field(default=1, title="Size", description="How large.")
+
+
+class Tidy(Extension[Choices]):
+    """Keeps all of it."""
+
+    manifest = Manifest(name="tidy", summary="Keeps the contract.")
+    Settings = Choices
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/things")
+        async def things() -> dict[str, int]:
+            """What there is."""
+            return {"size": self.context.settings.size}
+
+        return router
+
+
+async def test_a_tidy_extension_passes(tmp_path: Path) -> None:
+    await contract.check(Tidy, tmp_path)
+
+
+class Required(BaseModel):
+    """Settings."""
+
+    size: int = Field(title="Size", description="How large.")
+
+
+class Untitled(BaseModel):
+    """Settings."""
+
+    size: int = Field(default=1, description="How large.")
+
+
+class Undescribed(BaseModel):
+    """Settings."""
+
+    inner: dict[str, Untitled] = Field(default={}, title="Inner", description="More.")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (Required, "tidy.size has no default"),
+        (Untitled, "tidy.size has no title"),
+        (Undescribed, r"tidy.inner\.\*\.size has no title"),
+    ],
+)
+def test_settings_that_are_not_whole_are_named(settings: type[BaseModel], said: str) -> None:
+    class Faulty(Tidy):
+        Settings = settings
+
+    with pytest.raises(AssertionError, match=said):
+        contract.check_settings(Faulty)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (Manifest(name="chat", summary="Takes a name of others."), "is taken"),
+        (Manifest(name="tidy", summary="Of another time.", api=99), "version 99"),
+        (Manifest(name="tidy", summary="words"), "no sentence"),
+    ],
+)
+def test_manifests_that_are_wrong_are_named(manifest: Manifest, said: str) -> None:
+    class Faulty(Tidy):
+        pass
+
+    Faulty.manifest = manifest
+    with pytest.raises(AssertionError, match=said):
+        contract.check_manifest(Faulty)
+
+
+class Forgetful(Tidy):
+    """Leaves a task behind."""
+
+    async def start(self) -> None:
+        self.task: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(60), name="forgotten")
+
+
+async def test_a_task_left_behind_is_named(tmp_path: Path) -> None:
+    began = asyncio.all_tasks()
+    with pytest.raises(AssertionError, match="forgotten"):
+        await contract.check_life(Forgetful, tmp_path)
+    for task in asyncio.all_tasks() - began:
+        task.cancel()
