@@ -80,7 +80,6 @@ class WorkerStream:
         reading_prompt = True
         async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
-                worker.sign()
                 if rest or not chunk.endswith(b"\n\n"):
                     whole, gap, rest = (rest + chunk).rpartition(b"\n\n")
                     chunk = whole + gap
@@ -91,6 +90,7 @@ class WorkerStream:
                 self._counter.look_at(chunk)
                 if reading_prompt:
                     chunk, reading_prompt = self._without_progress(worker, chunk)
+                worker.sign()
                 if chunk.endswith(DONE):
                     if len(chunk) > len(DONE):
                         yield chunk.removesuffix(DONE)
