@@ -148,7 +148,7 @@ class LlamaCppEngine:
             programs = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).with_name("worker.py")]
         else:
             programs = [program, program.resolve().parent, program.resolve().parent.parent / "lib"]
-            if program.resolve().read_bytes()[:2] == b"#!":  # a script needs its interpreter too
+            if _is_script(program):  # which needs its interpreter too
                 programs += [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[3]]
         files = [*file.parts, file.path.resolve(), *options.lora]
         files += [path for path in (options.mmproj, options.chat_template) if path is not None]
@@ -252,6 +252,11 @@ class LlamaCppEngine:
         asked = template_input(request, card)
         prompt: str = (await ask_json(self._running(card.id), "/apply-template", asked))["prompt"]
         return prompt
+
+
+def _is_script(program: Path) -> bool:
+    with program.open("rb") as file:
+        return file.read(2) == b"#!"
 
 
 def _of(run: Run) -> ModelCard:
