@@ -280,7 +280,14 @@ def test_a_worker_that_dies_in_mid_answer_is_replaced(tmp_path: Path, home: Path
 
 
 HANGS = {
-    "hangs": ["Once ", {"wait_s": 0}, {"do": "hang"}],
+    "hangs": [
+        {"progress": [0, 9]},
+        {"wait_s": 0},
+        {"progress": [9, 9]},
+        "Once ",
+        {"wait_s": 0},
+        {"do": "hang"},
+    ],
     "stands still": ["Once ", {"wait_s": 0}, {"do": "deaf"}],
     "never begins": [
         {"progress": [0, 9]},
