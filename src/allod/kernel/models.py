@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from allod.kernel.scheduler import Scheduler
 from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
-from allod.sdk.errors import BadRequest, ModelNotFound
+from allod.sdk.errors import BadRequest, LoadFailed, ModelNotFound
 
 DEFAULT_NAMES = ("default", "jan")
 
@@ -41,6 +41,13 @@ class ModelTable:
         if found is None:
             raise self._unknown(name)
         return found
+
+    async def find_usable(self, name: str) -> tuple[ModelCard, Engine]:
+        """As find. Raises LoadFailed where something is wrong with the model."""
+        card, engine = await self.find(name)
+        if card.problem:
+            raise LoadFailed(f"{card.id!r} cannot be used: {card.problem}.", fix="Replace its file.")
+        return card, engine
 
     async def default(self) -> tuple[ModelCard, Engine]:
         """The model that `default` and `jan` stand for: the one set, else the first that can chat."""
@@ -89,7 +96,7 @@ class ModelDesk:
         self, model: ModelId, keep_alive_s: float | None = None, pin: bool | None = None
     ) -> LoadPlan:
         """Load a model now and wait for it."""
-        card, engine = await self._table.find(model)
+        card, engine = await self._table.find_usable(model)
         if not isinstance(engine, LoadableEngine):
             raise BadRequest(f"{model!r} is not loaded by this machine.", param="model")
         return await self._scheduler.load(card, engine, keep_alive_s, pin)

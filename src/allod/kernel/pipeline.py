@@ -27,7 +27,7 @@ from allod.sdk.engine import (
     ModelCard,
     TokenizingEngine,
 )
-from allod.sdk.errors import AllodError, BadRequest, EngineGone, LoadFailed
+from allod.sdk.errors import AllodError, BadRequest, EngineGone
 from allod.sdk.events import Events, RunFinished
 from allod.sdk.stage import Stage
 from allod.sdk.stream import ChatEvent, ChatStream, Progress, Usage

@@ -233,12 +233,8 @@ class Scheduler:
         began = time.monotonic()
         try:
             if began < seat.retry_at:
-                wait_s = seat.retry_at - began
-                raise LoadFailed(
-                    f"{seat.card.id!r} failed {seat.failures} times in a row: {seat.reason}",
-                    fix=f"Allod tries again in {wait_s:.0f} s; `allod doctor` may know why.",
-                    retry_after_s=wait_s,
-                )
+                self._refuse(seat, _too_soon(seat, seat.retry_at - began))
+                return
             async with self._memory:
                 began = time.monotonic()
                 await self._load_now(seat)
@@ -278,13 +274,17 @@ class Scheduler:
         seat.idle.set()
         seat.last_used = time.monotonic()
         self._set_state(seat, "ready")
-        _log.info("loaded %s in %.2f s: %s", seat.card.id, time.monotonic() - began, "; ".join(plan.reasons))
+        because = f" ({'; '.join(plan.reasons)})" if plan.reasons else ""
+        _log.info("loaded %s in %.2f s%s", seat.card.id, time.monotonic() - began, because)
 
     def _load_failed(self, seat: _Seat, error: AllodError) -> None:
-        if time.monotonic() >= seat.retry_at and isinstance(error, LoadFailed):
+        if isinstance(error, LoadFailed):
             self._count_failure(seat)
         self._set_state(seat, "failed", error.detail)
         _log.warning("loading %s failed: %s", seat.card.id, error.detail)
+        self._refuse(seat, error)
+
+    def _refuse(self, seat: _Seat, error: AllodError) -> None:
         while seat.waiting:
             waiter = seat.waiting.popleft()
             if not waiter.granted.done():
@@ -416,8 +416,6 @@ class Scheduler:
         await asyncio.gather(*(seat.engine.unload(seat.card.id) for seat in loaded))
 
     def _seat(self, card: ModelCard, engine: LoadableEngine) -> _Seat:
-        if card.problem:
-            raise LoadFailed(f"{card.id!r} cannot be used: {card.problem}.", fix="Replace the file.")
         seat = self._seats.get(card.id)
         if seat is None:
             seat = self._seats[card.id] = _Seat(card, engine)
@@ -427,3 +425,11 @@ class Scheduler:
         seat.state, seat.reason = state, reason
         self._metrics.loaded.set(sum(s.plan is not None for s in self._seats.values()))
         self._events.publish(ModelStateChanged(seat.card.id, state, reason))
+
+
+def _too_soon(seat: _Seat, wait_s: float) -> LoadFailed:
+    return LoadFailed(
+        f"{seat.card.id!r} failed {seat.failures} times in a row: {seat.reason}",
+        fix=f"Allod tries again in {wait_s:.0f} s; `allod doctor` may know why.",
+        retry_after_s=wait_s,
+    )
