@@ -110,11 +110,7 @@ class Pipeline:
                     raise
                 _log.warning("stage %s failed and was skipped: %s", stage.name, type(error).__name__)
                 run.note(stage.name, skipped=True)
-        run.model, engine = await self.models.find(run.request.model)
-        if run.model.problem:
-            raise LoadFailed(
-                f"{run.model.id!r} cannot be used: {run.model.problem}.", fix="Replace its file."
-            )
+        run.model, engine = await self.models.find_usable(run.request.model)
         return engine
 
     @asynccontextmanager
