@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from allod.kernel.metrics import Metrics
 from allod.kernel.models import DEFAULT_NAMES
 from allod.sdk.context import Models
 from allod.sdk.engine import ModelCard
-from allod.sdk.errors import AllodError, BadRequest, MethodNotAllowed, NotFound
+from allod.sdk.errors import AllodError, BadRequest, MethodNotAllowed, ModelNotFound, NotFound
 from allod.sdk.extension import Check
 
 _CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
@@ -111,7 +112,7 @@ def _models(models: Models) -> APIRouter:
     async def list_models() -> dict[str, Any]:
         """All models known, loaded or not; `default` and `jan` stand for the default model."""
         listed = [described(card) for card in await models.cards()]
-        if listed:
+        with contextlib.suppress(ModelNotFound):  # all there are may be damaged
             listed += [described(await models.find(name), name) for name in DEFAULT_NAMES]
         return {"object": "list", "data": listed}
 

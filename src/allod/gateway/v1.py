@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -18,6 +19,8 @@ from allod.kernel.pipeline import Answer, Pipeline
 from allod.sdk.chat import Caller, Request, Run
 from allod.sdk.engine import TokenizingEngine, Tokens
 from allod.sdk.stream import Usage
+
+_AT_ONCE = 8  # prompts of one request, so that a long list does not fill the queue alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,9 @@ async def completions(call: Call) -> None:
     if shape.stream:
         await sse.send_frames(call.exchange, _completion_frames(answers, encoder))
         return
-    gathered = await _together([_gather(answer, number, encoder) for number, answer in enumerate(answers)])
+    gathered = await _together(
+        [partial(_gather, answer, number, encoder) for number, answer in enumerate(answers)]
+    )
     choices = [choice for made, _ in gathered for choice in made]
     await call.exchange.reply_json(encoder.whole(choices, [usage for _, usage in gathered]))
 
@@ -106,11 +111,17 @@ async def _completion_frames(
     yield encoder.last(usage)
 
 
-async def _together(work: list[Any]) -> list[Any]:
-    """All results, in order; the first error ends the others and is raised alone."""
+async def _together(work: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """All results, in order, a few at a time; the first error ends the others and is raised alone."""
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(each: Callable[[], Awaitable[Any]]) -> Any:
+        async with places:
+            return await each()
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
+            tasks = [group.create_task(one(each)) for each in work]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
