@@ -92,8 +92,9 @@ class Undescribed(BaseModel):
 )
 def test_settings_that_are_not_whole_are_named(settings: type[BaseModel], said: str) -> None:
     class Faulty(Tidy):
-        Settings = settings
+        pass
 
+    Faulty.Settings = settings  # type: ignore[assignment]
     with pytest.raises(AssertionError, match=said):
         contract.check_settings(Faulty)
 

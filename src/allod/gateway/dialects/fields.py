@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, TypeVar
 
@@ -49,20 +50,24 @@ def seconds(value: float | str | None) -> float | None:
     if value is None or isinstance(value, (int, float)):
         return value
     text = value.strip()
+    unsigned = text.removeprefix("-")
+    match = _DURATION.fullmatch(unsigned)
     try:
-        return float(text)
+        if unsigned and match is not None:
+            hours, minutes, rest = (float(part or 0) for part in match.groups())
+            total = hours * 3600 + minutes * 60 + rest
+            total = -total if text.startswith("-") else total
+        else:
+            total = float(text)
     except ValueError:
-        pass  # not a plain number: read as a duration below
-    match = _DURATION.fullmatch(text.removeprefix("-"))
-    if not text or match is None:
+        total = math.nan
+    if not math.isfinite(total):  # float() also takes "nan" and "inf", which no clock can count
         raise BadRequest(
             f"keep_alive: {value[:40]!r} is no duration.",
             fix='Write seconds, or "5m", "1h30m".',
             param="keep_alive",
         )
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + rest
-    return -total if text.startswith("-") else total
+    return total
 
 
 def seed_of(value: int | None) -> dict[str, int]:
@@ -71,9 +76,17 @@ def seed_of(value: int | None) -> dict[str, int]:
 
 
 def limit_of(value: int | None, param: str) -> int | None:
-    """A token limit: None and -1 mean none. Raises BadRequest for less than 1."""
+    """A token limit: None and -1 mean none. Raises BadRequest for less than 1 and for more than 31 bits."""
     if value is None or value == -1:
         return None
-    if value < 1:
-        raise BadRequest(f"{param}: must be at least 1.", fix="Leave it out for no limit.", param=param)
+    if not 1 <= value < 2**31:
+        raise BadRequest(
+            f"{param}: must be from 1 to {2**31 - 1}.", fix="Leave it out for no limit.", param=param
+        )
     return value
+
+
+def check_stop(stop: str | list[str] | None) -> None:
+    """Raise BadRequest for an empty stop: it would end every answer before its first token."""
+    if stop == "" or (isinstance(stop, list) and "" in stop):
+        raise BadRequest("stop: holds an empty text.", fix="Leave it out.", param="stop")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from allod.gateway.dialects.fields import Body, limit_of, seconds, seed_of
+from allod.gateway.dialects.fields import Body, check_stop, limit_of, seconds, seed_of
 from allod.sdk.chat import ChatRequest
 from allod.sdk.errors import BadRequest
 from allod.sdk.stream import (
@@ -165,13 +165,14 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
     messages = body["messages"]
     for number, message in enumerate(checked.messages):
         _check_message(message, f"messages[{number}]")
+    check_stop(checked.stop)
     if checked.top_logprobs is not None and not checked.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
     if checked.response_format is not None and checked.response_format.type == "json_schema":
         wanted = checked.response_format.json_schema
         if wanted is None or wanted.schema_ is None:
             raise BadRequest(
-                "response_format of type json_schema needs json_schema.schema.",
+                "response_format.json_schema: type json_schema needs a schema here.",
                 param="response_format.json_schema",
             )
     limit_name = "max_completion_tokens" if checked.max_completion_tokens is not None else "max_tokens"
@@ -196,9 +197,10 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
 
 
 def _check_message(message: MessageBody, place: str) -> None:
-    if message.content is None and not (message.role == "assistant" and message.tool_calls):
+    if message.content in (None, []) and not (message.role == "assistant" and message.tool_calls):
         raise BadRequest(
-            f"{place}.content: a {message.role} message needs content.", param=f"{place}.content"
+            f"{place}.content: a message of the role {message.role!r} needs content.",
+            param=f"{place}.content",
         )
     if message.role == "tool" and message.tool_call_id is None:
         raise BadRequest(f"{place}.tool_call_id: a tool message needs it.", param=f"{place}.tool_call_id")
@@ -279,8 +281,9 @@ class Encoder:
             case ChoiceFinished():
                 return self._delta(event.choice, {}, finish_reason=event.reason)
             case Usage():
-                usage = {"usage": usage_of(event)} if self._shape.include_usage else {}
-                return self._chunk([], **usage, timings=dict(event.timings))
+                if not self._shape.include_usage:
+                    return b":\n\n"  # most clients read choices[0] of every chunk
+                return self._chunk([], usage=usage_of(event), timings=dict(event.timings))
 
     def _delta(
         self,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field
 
-from allod.gateway.dialects.fields import Body, limit_of, seconds, seed_of
+from allod.gateway.dialects.fields import Body, check_stop, limit_of, seconds, seed_of
 from allod.gateway.dialects.openai_chat import StreamOptions, usage_of
 from allod.sdk.chat import CompletionRequest
 from allod.sdk.errors import BadRequest
@@ -65,6 +65,7 @@ def parse(body: dict[str, Any]) -> tuple[list[CompletionRequest], Shape]:
     checked = CompletionBody.read(body)
     if checked.best_of is not None and checked.best_of != (checked.n or 1):
         raise BadRequest("best_of can only equal n here.", fix="Leave it out.", param="best_of")
+    check_stop(checked.stop)
     limit = 0 if checked.max_tokens == 0 and checked.echo else limit_of(checked.max_tokens, "max_tokens")
     common: dict[str, Any] = {
         "model": checked.model,
@@ -92,7 +93,12 @@ def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> list[str 
         raise BadRequest("prompt: is an empty list.", param="prompt")
     if isinstance(prompt[0], int):
         return [[token for token in prompt if isinstance(token, int)]]
-    return [part for part in prompt if not isinstance(part, int)]
+    prompts = [part for part in prompt if not isinstance(part, int)]
+    if [] in prompts:
+        raise BadRequest(
+            "prompt: holds an empty list.", fix="Send at least one token in each.", param="prompt"
+        )
+    return prompts
 
 
 class Encoder:
@@ -131,9 +137,10 @@ class Encoder:
                 return b":\n\n"
 
     def last(self, usage: Usage) -> bytes:
-        """The chunk behind all choices."""
-        counted = {"usage": usage_of(usage)} if self._shape.include_usage else {}
-        return self._chunk([], **counted, timings=dict(usage.timings))
+        """The chunk behind all choices; a comment where no usage was asked for."""
+        if not self._shape.include_usage:
+            return b":\n\n"  # most clients read choices[0] of every chunk
+        return self._chunk([], usage=usage_of(usage), timings=dict(usage.timings))
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
         if not self._begun:
