@@ -13,7 +13,7 @@ import psutil
 
 from allod.sdk.errors import StartFailed
 
-_LONGEST_SOCKET_PATH = 96  # sun_path holds 108 bytes on Linux, 104 on macOS; the rest is for the file's name
+_LONGEST_SOCKET_PATH = 90  # sun_path holds 108 bytes on Linux, 104 on macOS; the rest is for the child's own
 
 
 def data_folder() -> Path:
