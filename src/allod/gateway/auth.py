@@ -28,7 +28,7 @@ class Doors:
         """Who asks. Raises Forbidden or Unauthorized."""
         name = host_name(headers.get(b"host", b"").decode("latin-1"))
         is_local_name = name == "localhost" or name.endswith(".localhost") or is_loopback(name)
-        if not is_local_name and name.casefold() not in self._hosts and not self._is_own_address(name):
+        if not is_local_name and name not in self._hosts and not self._is_own_address(name):
             raise Forbidden(
                 f"This server does not answer to the name {name[:100]!r}.",
                 fix="Call it as localhost, or add the name to server.allowed_hosts.",
@@ -61,7 +61,7 @@ class Doors:
         origin = headers.get(b"origin")
         if origin is None:
             if headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
-                raise _foreign_page("a page of another site")
+                raise _foreign_page("another site")
             return
         given = origin.decode("latin-1").casefold()
         own = {
@@ -102,14 +102,16 @@ def key_in(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port and brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
+    """The name in a Host header, in small letters, without port, brackets and the final dot of DNS."""
+    name = host.casefold()
+    if name.startswith("["):
+        address, _, port = name[1:].partition("]")
+        return address if not port or port.startswith(":") else name
+    return (name.rpartition(":")[0] if name.count(":") == 1 else name).removesuffix(".")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether it is an address of this machine's own; a unix socket's empty one counts."""
+    """Whether it is an address that only this machine can reach."""
     if address == "localhost":
         return True
     try:

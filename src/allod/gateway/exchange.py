@@ -61,7 +61,7 @@ class Exchange:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise asyncio.CancelledError
+                raise BadRequest("The client left before it had sent the whole body.")
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
