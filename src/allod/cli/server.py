@@ -50,7 +50,7 @@ def find() -> Client | None:
     """The running server: the one of this data folder, else whichever Allod listens on the usual port."""
     facts = server_facts()
     if facts is not None:
-        client = Client(_address(facts), _key(), is_own=True)
+        client = _own(facts)
         if _is_allod(client):
             return client
     port = os.environ.get("ALLOD_PORT", "")
@@ -76,6 +76,11 @@ def _named(url: str) -> Client:
     if not client.is_encrypted and client.host not in _LOOPBACK:
         print(say("Note: what you write travels to {url} unencrypted.", url=client.url), file=sys.stderr)
     return client
+
+
+def _own(facts: dict[str, Any]) -> Client:
+    """A client of this user's own server, whose run file lets in who may read it."""
+    return Client(_address(facts), _key() or str(facts.get("key", "")), is_own=True)
 
 
 def _key() -> str:
@@ -107,7 +112,7 @@ def _started() -> Iterator[Client]:
     log = Path(name)
     process = _spawn(["--port", "0", "--quiet"], log)
     try:
-        yield Client(_address(_wait_for(process, log)), _key(), is_own=True)
+        yield _own(_wait_for(process, log))
     finally:
         _end(process)
         log.unlink(missing_ok=True)
