@@ -11,8 +11,12 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$", re.MULTILINE)
 _CHINESE = "docs/zh-CN"
-_FOR_USERS = {"README.md": "README.md", "docs/cli.md": "cli.md", "docs/api.md": "api.md"}
-"""English page -> its Chinese twin in docs/zh-CN."""
+_FOR_USERS = {
+    "README.md": "README.zh-CN.md",
+    "docs/cli.md": f"{_CHINESE}/cli.md",
+    "docs/api.md": f"{_CHINESE}/api.md",
+}
+"""English page -> its Chinese twin."""
 
 
 def problems_of(root: Path) -> list[str]:
@@ -44,11 +48,9 @@ def _missing_twins(root: Path) -> Iterator[str]:
     for english, chinese in _FOR_USERS.items():
         if not (root / english).is_file():
             yield f"{english} is missing"
-        if not (root / _CHINESE / chinese).is_file():
-            yield f"{_CHINESE}/{chinese} is missing: the twin of {english}"
-    english_of = {chinese: english for english, chinese in _FOR_USERS.items()}
+        if not (root / chinese).is_file():
+            yield f"{chinese} is missing: the twin of {english}"
     for page in sorted((root / _CHINESE).rglob("*.md")):
         name = page.relative_to(root / _CHINESE).as_posix()
-        twin = english_of.get(name, f"docs/{name}")
-        if not (root / twin).is_file():
-            yield f"{_CHINESE}/{name} has no English twin {twin}"
+        if not (root / "docs" / name).is_file():
+            yield f"{_CHINESE}/{name} has no English twin docs/{name}"
