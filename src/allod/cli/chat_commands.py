@@ -115,7 +115,7 @@ def _help(rest: str, conversation: Conversation, client: Client) -> str:
         ("/system [TEXT]", say("give instructions for the whole conversation, or drop them")),
         (
             "/set [NAME [VALUE]]",
-            say("set a field of the request, such as temperature 0.2; without a value: unset it"),
+            say("set a field of the request (temperature 0.2), or unset it"),
         ),
         ("/stats", say("show figures after each answer, or no longer")),
         ("/reset", say("forget the conversation and begin anew")),

@@ -54,6 +54,7 @@ def unseen_keys() -> Iterator[None]:
 def _session(commands: list[str], models: Callable[[], list[str]]) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
+    from prompt_toolkit.shortcuts import CompleteStyle
 
     return PromptSession(
         [("bold ansicyan", "> ")],
@@ -61,6 +62,7 @@ def _session(commands: list[str], models: Callable[[], list[str]]) -> PromptSess
         key_bindings=_bindings(),
         completer=_completer(commands, models),
         complete_while_typing=False,
+        complete_style=CompleteStyle.READLINE_LIKE,  # a menu would keep eight empty lines below the prompt
         multiline=True,  # so that a pasted text keeps its lines; Enter sends all the same
         prompt_continuation="  ",
     )

@@ -13,6 +13,7 @@ from rich import markdown as rich_markdown
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.syntax import Syntax
+from rich.table import Table
 from rich.text import Text
 
 from allod.cli.wrapping import WrappedText
@@ -97,6 +98,17 @@ class _CodeBlock(rich_markdown.CodeBlock):
         yield Text("```", style="dim")
 
 
+class _Table(rich_markdown.TableElement):
+    """A table whose long words are folded, where Rich would cut them."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for table in super().__rich_console__(console, options):
+            assert isinstance(table, Table)
+            for column in table.columns:
+                column.overflow = "fold"
+            yield table
+
+
 class _Markdown(rich_markdown.Markdown):
     elements: ClassVar = {
         **rich_markdown.Markdown.elements,
@@ -104,6 +116,7 @@ class _Markdown(rich_markdown.Markdown):
         "heading_open": _Heading,
         "fence": _CodeBlock,
         "code_block": _CodeBlock,
+        "table_open": _Table,
     }
 
     def __init__(self, source: str) -> None:

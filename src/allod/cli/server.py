@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT_S = 60
 _END_TIMEOUT_S = 15
+_ANNOUNCED = re.compile(r'^\{"pid": .*\}$', re.MULTILINE)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -49,7 +51,7 @@ def connect(url: str | None, *, start: bool = True) -> Iterator[Client]:
 def find() -> Client | None:
     """The running server: the one of this data folder, else whichever Allod listens on the usual port."""
     facts = server_facts()
-    if facts is not None:
+    if facts is not None and not _is_borrowed(facts["pid"]):
         client = _own(facts)
         if _is_allod(client):
             return client
@@ -69,6 +71,16 @@ def server_facts() -> dict[str, Any] | None:
         return facts if facts["urls"] and psutil.pid_exists(facts["pid"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_borrowed(pid: int) -> bool:
+    """Whether the server with this pid ends with another command, and so perhaps in the middle of our answer."""
+    import psutil
+
+    try:
+        return "--stop-with-stdin" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
 
 
 def _named(url: str) -> Client:
@@ -110,7 +122,7 @@ def _started() -> Iterator[Client]:
     handle, name = tempfile.mkstemp(prefix="allod-", suffix=".log")
     os.close(handle)
     log = Path(name)
-    process = _spawn(["--port", "0", "--quiet"], log)
+    process = _spawn(["--port", "0", "--quiet", "--json"], log)
     try:
         yield _own(_wait_for(process, log))
     finally:
@@ -127,11 +139,12 @@ def _spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
 def _wait_for(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
-        facts = server_facts()
-        if facts is not None and facts["pid"] == process.pid:
-            return facts
+        said = log.read_text(errors="replace")
+        if announced := _ANNOUNCED.search(said):
+            facts = server_facts()  # unless another command's server has taken the file over meanwhile
+            return facts if facts and facts["pid"] == process.pid else dict(json.loads(announced[0]))
         if process.poll() is not None:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            tail = "\n".join(said.splitlines()[-15:])
             raise Failure(
                 say("A server could not be started. It said:") + f"\n{tail}",
                 fix=say("`allod serve` shows the same with all details."),

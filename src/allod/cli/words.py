@@ -80,8 +80,8 @@ CHINESE = {
     "You": "你",
     "list the models, or choose the one that answers": "列出模型，或选择由哪个回答",
     "give instructions for the whole conversation, or drop them": "给出对整个对话的指示，或撤销",
-    "set a field of the request, such as temperature 0.2; without a value: unset it": (
-        "设置请求的一个字段，如 temperature 0.2；不带值则取消"
+    "set a field of the request (temperature 0.2), or unset it": (
+        "设置请求的一个字段（temperature 0.2），或取消设置"
     ),
     "show figures after each answer, or no longer": "在每个回答后显示数据，或不再显示",
     "forget the conversation and begin anew": "忘掉对话，重新开始",
