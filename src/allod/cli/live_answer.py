@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.segment import Segment
 
 from allod.cli.answer import Piece
@@ -64,21 +63,21 @@ class LiveScreen:
 
     def __init__(self) -> None:
         self._console = console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._kind = "text"
         self._open = ""
+        self._drawn_cells: list[int] = []  # the width of each line that is drawn, but not for good
         self._has_printed = False
         self._next_draw = 0.0
 
     def __enter__(self) -> LiveScreen:
-        self._live.start()
+        self._console.show_cursor(False)
         return self
 
     def show(self, piece: Piece) -> None:
         """Add a piece; it is drawn soon."""
         if piece.kind != self._kind:
-            self._settle(self._blocks(self._open))
-            self._kind, self._open = piece.kind, ""
+            self._settle_all()
+            self._kind = piece.kind
         self._open += printable(piece.text)
         started = time.monotonic()
         if started >= self._next_draw:
@@ -89,8 +88,8 @@ class LiveScreen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._settle(self._blocks(self._open))
-        self._live.stop()
+        self._settle_all()
+        self._console.show_cursor(True)
 
     def _blocks(self, source: str) -> list[str]:
         return split_blocks(source) if self._kind == "text" else split_lines(source)
@@ -100,17 +99,22 @@ class LiveScreen:
         whole_lines = self._open.rfind("\n") + 1
         complete = self._blocks(self._open[:whole_lines])[:-1]
         self._open = self._open[sum(map(len, complete)) :]
-        self._settle(complete)
-        lines = self._render(self._open)
-        self._live.update(_Lines(lines[-max(self._console.height - 1, 1) :]), refresh=True)
+        settled = self._settled(complete)
+        growing = self._render(self._open)
+        self._replace(settled, growing[-max(self._console.height - 1, 1) :])
 
-    def _settle(self, blocks: list[str]) -> None:
-        """Print blocks for good."""
+    def _settle_all(self) -> None:
+        self._replace(self._settled(self._blocks(self._open)), [])
+        self._open = ""
+
+    def _settled(self, blocks: list[str]) -> list[ScreenLine]:
+        """The lines of blocks that are about to be printed for good."""
+        settled = []
         for block in blocks:
             if lines := self._render(block):
-                self._live.update(_Lines([]))
-                self._console.print(_Lines(lines), end="")
+                settled += lines
                 self._has_printed = True
+        return settled
 
     def _render(self, block: str) -> list[ScreenLine]:
         if self._kind == "thought":
@@ -119,6 +123,20 @@ class LiveScreen:
         if lines and self._has_printed:
             lines.insert(0, [])
         return lines
+
+    def _replace(self, settled: list[ScreenLine], growing: list[ScreenLine]) -> None:
+        """Replace what is drawn by lines for good and lines until the next draw, in one write: nothing flickers."""
+        width, height = self._console.size
+        rows = sum(
+            max(1, -(-cells // width)) for cells in self._drawn_cells
+        )  # more than lines once it is narrower
+        wiped = f"\r\x1b[{min(rows, height) - 1}A\x1b[J" if rows > 1 else "\r\x1b[J" if rows else ""
+        with self._console.capture() as capture:
+            self._console.print(_Lines([*settled, *growing]), end="")
+        text = capture.get()
+        self._console.file.write(wiped + (text.removesuffix("\n") if growing else text))
+        self._console.file.flush()
+        self._drawn_cells = [Segment.get_line_length(line) for line in growing]
 
 
 class _Lines:
