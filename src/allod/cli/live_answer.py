@@ -130,7 +130,7 @@ class LiveScreen:
         rows = sum(
             max(1, -(-cells // width)) for cells in self._drawn_cells
         )  # more than lines once it is narrower
-        wiped = f"\r\x1b[{min(rows, height) - 1}A\x1b[J" if rows > 1 else "\r\x1b[J" if rows else ""
+        wiped = "\r" + "\x1b[1A".join(["\x1b[2K"] * min(rows, height)) if rows else ""
         with self._console.capture() as capture:
             self._console.print(_Lines([*settled, *growing]), end="")
         text = capture.get()

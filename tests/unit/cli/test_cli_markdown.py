@@ -129,8 +129,8 @@ def seen_on(terminal: Console) -> list[str]:
         elif part.endswith("A") and part.startswith("\x1b"):
             row -= int(part[2:-1])
             assert row >= top, "what has scrolled away cannot be drawn anew"
-        elif part == "\x1b[J":
-            lines[row:] = [""]
+        elif part == "\x1b[2K":
+            lines[row] = ""
         elif part[0] not in "\x1b\r":
             assert not lines[row]
             lines[row] = part
