@@ -42,9 +42,10 @@ class Setting:
 
 
 def _bodies(text: str, names: Sequence[str] = ("bare", "allod"), **fields: Any) -> dict[str, Any]:
-    """The same request for all places."""
+    """The same request for all places. A worker is told what Allod tells it too: to report the prompt's progress."""
     body = {"messages": [{"role": "user", "content": text}], "stream": True, "temperature": 0, **fields}
-    return dict.fromkeys(names, body)
+    asked = {**body, "return_progress": True}
+    return {name: body if name == "allod" else asked for name in names}
 
 
 def throughput(setting: Setting) -> Iterator[Figure]:
