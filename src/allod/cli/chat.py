@@ -33,7 +33,7 @@ def chat(
 
     conversation = Conversation(model, system or "", parse_settings(settings), shows_stats=stats)
     is_live = sys.stdin.isatty() and sys.stdout.isatty() and not json
-    with connect(url) as client:
+    with connect(url, preload=True) as client:
         if is_live:
             _talk(conversation, client)
         else:

@@ -45,7 +45,7 @@ def run(
         body["max_tokens"] = max_tokens
 
     answer = Answer()
-    with connect(url) as client, closing(listen(client, body, answer)) as pieces:
+    with connect(url, preload=True) as client, closing(listen(client, body, answer)) as pieces:
         for piece in pieces:
             if piece.kind == "text" and not json:
                 _write(piece.text)

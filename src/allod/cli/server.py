@@ -27,10 +27,10 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @contextlib.contextmanager
-def connect(url: str | None, *, start: bool = True) -> Iterator[Client]:
+def connect(url: str | None, *, start: bool = True, preload: bool = False) -> Iterator[Client]:
     """A client of `url`, else of the running server, else (`start`) of one that ends with this context.
 
-    Raises Failure when there is none.
+    `preload`: a server that is started loads the default model at once. Raises Failure when there is none.
     """
     if url:
         yield _named(url)
@@ -44,7 +44,7 @@ def connect(url: str | None, *, start: bool = True) -> Iterator[Client]:
             fix=say("`allod serve` starts one; --url or ALLOD_URL names another."),
             exit_code=Exit.UNREACHABLE,
         )
-    with _started() as client:
+    with _started(preload) as client:
         yield client
 
 
@@ -115,14 +115,17 @@ def _is_allod(client: Client) -> bool:
 
 
 @contextlib.contextmanager
-def _started() -> Iterator[Client]:
+def _started(preload: bool) -> Iterator[Client]:
     import tempfile
     from pathlib import Path
 
     handle, name = tempfile.mkstemp(prefix="allod-", suffix=".log")
     os.close(handle)
     log = Path(name)
-    process = _spawn(["--port", "0", "--quiet", "--json"], log)
+    if not preload:
+        os.environ["ALLOD_SERVER__PRELOAD"] = "false"  # what this process starts inherits it
+    # Nobody else is to reach it, whatever the settings say: so it starts without an API key, too.
+    process = _spawn(["--host", "127.0.0.1", "--port", "0", "--quiet", "--json"], log)
     try:
         yield _own(_wait_for(process, log))
     finally:
