@@ -33,7 +33,15 @@ def _container_free() -> int:
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         if limit != "max":
-            return int(limit) - int((_CGROUP / "memory.current").read_text())
+            return int(limit) - int((_CGROUP / "memory.current").read_text()) + _idle_cache()
     except (OSError, ValueError):
         pass  # no cgroup v2 here, so no limit that can be read
     return 1 << 62
+
+
+def _idle_cache() -> int:
+    """Bytes of file pages that no process maps: counted as in use, but given up as soon as they are needed."""
+    lines = (_CGROUP / "memory.stat").read_text().splitlines()
+    pages = {name: int(size) for name, size in (line.split() for line in lines)}
+    cached = pages.get("active_file", 0) + pages.get("inactive_file", 0)
+    return max(0, cached - pages.get("file_mapped", 0))

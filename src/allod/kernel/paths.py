@@ -74,10 +74,18 @@ class Paths:
         Beside the data folder only where its path is too long for a socket's address.
         """
         for old in self.run.glob("sockets-*"):
-            if not psutil.pid_exists(int(old.name.rpartition("-")[2])):
+            if _belongs_to_nobody(old.name.removeprefix("sockets-")):
                 shutil.rmtree(old, ignore_errors=True)
         folder = self.run / f"sockets-{os.getpid()}"
         if len(os.fsencode(folder)) > _LONGEST_SOCKET_PATH:
             return Path(tempfile.mkdtemp(prefix="allod-"))
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
         return folder
+
+
+def _belongs_to_nobody(pid: str) -> bool:
+    """Whether the process has ended. One of our own id has: in a container every server gets the same."""
+    try:
+        return int(pid) == os.getpid() or not psutil.pid_exists(int(pid))
+    except (ValueError, OverflowError):  # not a folder that we made
+        return False

@@ -60,7 +60,7 @@ class ServerSettings(BaseModel):
         description="What `default` and `jan` stand for. Empty: chosen by Allod.",
     )
     max_waiting: int = Field(
-        default=128, ge=0, title="Queue length", description="Requests that may wait for one model."
+        default=128, ge=1, title="Queue length", description="Requests that may wait for one model."
     )
     keep_alive_s: float = Field(
         default=1800,
@@ -92,11 +92,19 @@ class Settings:
             raise StartFailed(
                 f"{file} is not valid TOML: {error}.", fix="Correct it, or move it away."
             ) from error
+        except OSError as error:
+            raise StartFailed(f"{file} cannot be read: {error.strerror}.", fix="Move it away.") from error
 
     def load(self, namespace: str, model: type[M]) -> M:
         """The settings of one namespace. Raises StartFailed, which names the field and the reason."""
+        in_file = self._file.get(namespace, {})
+        if not isinstance(in_file, dict):
+            raise StartFailed(
+                f"{namespace} in config.toml is no table.",
+                fix=f"Begin its settings with a line [{namespace}].",
+            )
         values = {
-            **self._file.get(namespace, {}),
+            **in_file,
             **_from_environment(namespace),
             **self._overrides.get(namespace, {}),
         }
@@ -123,7 +131,9 @@ def _from_environment(namespace: str) -> dict[str, Any]:
 
 
 def _parsed(value: str) -> Any:
-    """Lists, tables, numbers and booleans are written as JSON; anything else is a string."""
+    """Lists, tables, quoted strings and null are written as JSON; of anything else the field makes what it is."""
+    if not value.startswith(("[", "{", '"')) and value != "null":
+        return value
     try:
         return json.loads(value)
     except json.JSONDecodeError:
