@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from allod.cli.answer import Answer
     from allod.cli.client import Client
     from allod.cli.conversation import Conversation
-    from allod.cli.live_answer import Screen
+    from allod.cli.plain_answer import Screen
 
 
 def chat(
@@ -60,6 +60,8 @@ def _talk(conversation: Conversation, client: Client) -> None:
                 _exchange(text.strip(), conversation, client)
         except Leave:
             return
+        except KeyboardInterrupt:  # an impatient second Ctrl-C: what hung is given up, the session stays
+            print("\n")
         except Failure as failure:
             print(
                 printable(f"{say('Error: {detail}', detail=failure.detail)}\n{failure.fix}".strip()),
@@ -97,7 +99,7 @@ def _exchange(text: str, conversation: Conversation, client: Client) -> None:
         )
     if answer.finish_reason == "length":
         print(say("(cut: the answer reached its longest length; /set max_tokens N allows more)"))
-    if conversation.shows_stats:
+    if conversation.shows_stats and is_kept:
         print(stats(answer))
     print()
 
@@ -118,8 +120,8 @@ def _read_through(conversation: Conversation, client: Client, *, json: bool) -> 
     """A conversation with a program: each line is a message, the first error ends it."""
     from allod.cli.answer import Answer, listen, stats
     from allod.cli.chat_input import plain_lines
-    from allod.cli.live_answer import PlainScreen
     from allod.cli.output import note, show_json
+    from allod.cli.plain_answer import PlainScreen
 
     for text in plain_lines():
         answer = Answer()

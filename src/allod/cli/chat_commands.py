@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,17 +66,22 @@ def _chosen(wanted: str, known: list[str]) -> str:
 
 
 def _system(rest: str, conversation: Conversation, client: Client) -> str:
+    if not rest:
+        return conversation.system or say("There are no instructions.")
+    if rest == "-":
+        conversation.system = ""
+        return say("There are no instructions any more.")
     conversation.system = rest
-    return (
-        say("These are the instructions from now on.") if rest else say("There are no instructions any more.")
-    )
+    return say("These are the instructions from now on.")
 
 
 def _set(rest: str, conversation: Conversation, client: Client) -> str:
-    name, _, value = rest.partition(" ")
-    if value.strip():
-        conversation.settings[name] = parse_setting(name, value.strip())
-    elif name and conversation.settings.pop(name, None) is None:
+    name, *value = re.split(r"[\s=]+", rest, maxsplit=1)
+    if value:
+        conversation.settings[name] = parse_setting(name, value[0])
+    elif name in conversation.settings:
+        del conversation.settings[name]
+    elif name:
         raise Failure(
             say("{name} is not set.", name=repr(name)),
             fix=say("/set NAME VALUE sets a field of the request."),
@@ -112,7 +118,7 @@ def _save(rest: str, conversation: Conversation, client: Client) -> str:
 def _help(rest: str, conversation: Conversation, client: Client) -> str:
     lines = [
         ("/model [NAME]", say("list the models, or choose the one that answers")),
-        ("/system [TEXT]", say("give instructions for the whole conversation, or drop them")),
+        ("/system [TEXT]", say("show, give or (with -) drop the instructions for the model")),
         (
             "/set [NAME [VALUE]]",
             say("set a field of the request (temperature 0.2), or unset it"),

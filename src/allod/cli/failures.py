@@ -58,13 +58,8 @@ def from_answer(status: int, body: Any) -> Failure:
         detail = str(body.get("detail") or body["title"])
         return _failure(detail, str(body.get("fix") or ""), status)
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    return _failure(
-        say("The server answered with status {status} {reason}.", status=status, reason=reason).replace(
-            " .", "."
-        ),
-        "",
-        status,
-    )
+    told = f"{status} {reason}".strip()
+    return _failure(say("The server answered with status {status}.", status=told), "", status)
 
 
 def from_error(error: Mapping[str, Any], status: int | None = None) -> Failure:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from allod.cli.options import Json, Url
+from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
 keys = typer.Typer(rich_markup_mode=None)
@@ -15,6 +15,7 @@ keys = typer.Typer(rich_markup_mode=None)
 @keys.callback(invoke_without_command=True)
 def show(context: typer.Context, json: Json = False, url: Url = None) -> None:
     """List the API keys, make or remove one."""
+    hand_on(context, json=json, url=url)
     if context.invoked_subcommand is None:
         list_keys(json, url)
 

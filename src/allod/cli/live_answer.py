@@ -6,11 +6,9 @@ anew, a few times a second, and never more of it than the screen holds: so nothi
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
@@ -20,42 +18,6 @@ from allod.cli.markdown import ScreenLine, render_markdown, render_thought, spli
 from allod.cli.output import console, printable
 
 _SHORTEST_PAUSE_S = 0.06
-
-
-class Screen(Protocol):
-    """Shows the pieces of one answer."""
-
-    def show(self, piece: Piece) -> None:
-        """Add a piece."""
-        ...
-
-    def __enter__(self) -> Screen: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class PlainScreen:
-    """The text as it comes; thoughts are left out."""
-
-    def __init__(self) -> None:
-        self._last = "\n"
-
-    def __enter__(self) -> PlainScreen:
-        return self
-
-    def show(self, piece: Piece) -> None:
-        """Print a piece at once."""
-        if piece.kind == "text":
-            self._last = piece.text
-            sys.stdout.write(piece.text)
-            sys.stdout.flush()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._last.endswith("\n"):
-            print(flush=True)
 
 
 class LiveScreen:

@@ -11,7 +11,7 @@ import typer
 
 from allod.cli.client import Client, model_path
 from allod.cli.failures import Exit, Failure
-from allod.cli.options import Json, Url
+from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
@@ -23,6 +23,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 @models.callback(invoke_without_command=True)
 def show(context: typer.Context, json: Json = False, url: Url = None) -> None:
     """List the models on this machine, add or remove one."""
+    hand_on(context, json=json, url=url)
     if context.invoked_subcommand is None:
         list_models(json, url)
 

@@ -43,6 +43,12 @@ Stats: TypeAlias = Annotated[
 _OURS = {"model", "messages", "stream", "stream_options", "return_progress", "n"}
 
 
+def hand_on(context: typer.Context, **options: object) -> None:
+    """Let options that stand before a subcommand hold for it too: `allod models --json list`."""
+    if context.invoked_subcommand is not None:
+        context.default_map = {context.invoked_subcommand: options}
+
+
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
     """`NAME=VALUE` pairs as fields of a request. Raises Failure."""
     fields = {}

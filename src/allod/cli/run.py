@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +35,7 @@ def run(
     from allod.cli.answer import Answer, listen
     from allod.cli.answer import stats as stats_line
     from allod.cli.output import note, show_json
+    from allod.cli.plain_answer import PlainScreen
     from allod.cli.server import connect
 
     messages = [{"role": "user", "content": _prompt(prompt or [])}]
@@ -45,14 +46,20 @@ def run(
         body["max_tokens"] = max_tokens
 
     answer = Answer()
-    with connect(url, preload=True) as client, closing(listen(client, body, answer)) as pieces:
+    screen = None if json else PlainScreen()
+    with (
+        connect(url, preload=True) as client,
+        contextlib.closing(listen(client, body, answer)) as pieces,
+        screen or contextlib.nullcontext(),
+    ):
         for piece in pieces:
-            if piece.kind == "text" and not json:
-                _write(piece.text)
+            if screen:
+                screen.show(piece)
     if json:
         show_json(answer.facts())
     else:
-        _finish(answer.text, answer.tool_calls)
+        for call in answer.tool_calls:  # an answer that consists of calls is printed as JSON, one a line
+            show_json(call, one_line=True)
     if stats:
         note(stats_line(answer))
 
@@ -70,20 +77,3 @@ def _prompt(words: list[str]) -> str:
             exit_code=Exit.USAGE,
         )
     return text
-
-
-def _write(text: str) -> None:
-    from allod.cli.output import printable
-
-    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
-
-
-def _finish(text: str, tool_calls: list[dict[str, Any]]) -> None:
-    """End the last line; an answer that consists of tool calls is printed as JSON, one call a line."""
-    from allod.cli.output import show_json
-
-    if text and not text.endswith("\n"):
-        _write("\n")
-    for call in tool_calls:
-        show_json(call, one_line=True)

@@ -63,6 +63,7 @@ CHINESE = {
     "There is no model {name}.": "没有模型 {name}。",
     "Known are: {names}": "已知的有：{names}",
     "These are the instructions from now on.": "从现在起按此指示。",
+    "There are no instructions.": "没有指示。",
     "There are no instructions any more.": "不再有指示。",
     "{name} is not set.": "{name} 未设置。",
     "/set NAME VALUE sets a field of the request.": "/set NAME VALUE 设置请求的一个字段。",
@@ -79,7 +80,7 @@ CHINESE = {
     "Instructions": "指示",
     "You": "你",
     "list the models, or choose the one that answers": "列出模型，或选择由哪个回答",
-    "give instructions for the whole conversation, or drop them": "给出对整个对话的指示，或撤销",
+    "show, give or (with -) drop the instructions for the model": "显示、给出或（用 -）撤销对模型的指示",
     "set a field of the request (temperature 0.2), or unset it": (
         "设置请求的一个字段（temperature 0.2），或取消设置"
     ),
@@ -184,7 +185,7 @@ CHINESE = {
         "请把 API 密钥放入环境变量 ALLOD_API_KEY；`allod keys create NAME` 创建一个。"
     ),
     "The server reported an error without words.": "服务器报告了一个没有说明的错误。",
-    "The server answered with status {status} {reason}.": "服务器以状态 {status} {reason} 应答。",
+    "The server answered with status {status}.": "服务器以状态 {status} 应答。",
     "Something unexpected happened ({error}).": "发生了意外（{error}）。",
     "This is a mistake in Allod: please report it.": "这是 Allod 的错误：请报告。",
 }

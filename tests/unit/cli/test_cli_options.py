@@ -98,6 +98,10 @@ def test_set_sets_shows_and_unsets() -> None:
     assert do("/set stop", talk) == "Nothing is set; the model's own settings hold."
     with pytest.raises(Failure, match="not set"):
         do("/set temperature", talk)
+    assert do("/set temperature=0.2", talk) == "temperature = 0.2"
+    assert do("/set stop null", talk).splitlines()[1] == "stop = null"
+    assert do("/set stop", talk) == "temperature = 0.2"
+    assert do("/set grammar root ::= x=y", talk).endswith('grammar = "root ::= x=y"')
 
 
 def test_system_stands_before_all_and_survives_a_reset() -> None:
@@ -110,8 +114,10 @@ def test_system_stands_before_all_and_survives_a_reset() -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "New?"},
     ]
-    do("/system", talk)
+    assert do("/system", talk) == "Be brief."
+    do("/system -", talk)
     assert len(talk.question("New?")["messages"]) == 1
+    assert do("/system", talk) == "There are no instructions."
 
 
 def test_an_answer_that_never_began_leaves_no_question() -> None:
