@@ -51,13 +51,15 @@ class WorkerHttp:
     async def _send(self, method: str, path: str, body: Any) -> Answer:
         data = orjson.dumps(body) if body is not None else b""
         message = f"{method} {path} {self._head}{len(data)}\r\n\r\n".encode() + data
+        was_sent = False
         while connection := self._take_idle():
             try:
                 return await self._converse(connection, message)
             except EngineGone:
                 if not connection.is_stale:
                     raise
-        return await self._converse(await self._connect(), message)
+                was_sent = True
+        return await self._converse(await self._connect(was_sent), message)
 
     async def _converse(self, connection: _Connection, message: bytes) -> Answer:
         try:
@@ -81,7 +83,8 @@ class WorkerHttp:
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self, was_sent: bool) -> _Connection:
+        """A new connection. `was_sent`: the request has gone out before, so it may have been seen."""
         loop = asyncio.get_running_loop()
 
         def make() -> _Connection:
@@ -96,7 +99,7 @@ class WorkerHttp:
                 return made
             except OSError as error:
                 if error.errno != errno.EAGAIN or attempt == _CONNECT_TRIES - 1:
-                    raise EngineGone(f"{self._name} is not running.", reached=False) from error
+                    raise EngineGone(f"{self._name} is not running.", reached=was_sent) from error
                 await asyncio.sleep(0.02)
         raise AssertionError("unreachable")
 
@@ -229,6 +232,11 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, which gives up when this raises."""
+        if self.is_complete:
+            raise ValueError("an answer that nobody asked for")
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
