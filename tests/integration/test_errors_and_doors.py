@@ -272,3 +272,18 @@ def test_the_head_of_a_stream_leaves_before_the_prompt_is_read(server: RunningSe
         first = answer.readline()
         assert first.startswith(b":")  # a comment: no token of so long a prompt can be there yet
         assert b"[DONE]" in answer.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"messages": user("hi"), "logit_bias": {"99999999": 1}}, "logit_bias"),
+        ("/v1/completions", {"prompt": [99_999_999]}, "prompt"),
+        ("/v1/embeddings", {"input": [99_999_999]}, "input"),
+        ("/v1/detokenize", {"tokens": [99_999_999]}, "tokens"),
+    ],
+)
+def test_a_token_that_is_none_is_named(server: RunningServer, path: str, body: Any, param: str) -> None:
+    reply = post(server, path, body)
+    assert (reply.status, reply.error["param"]) == (400, param), reply.body
+    assert "99999999" in reply.error["message"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http
+import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,13 +20,21 @@ from starlette.exceptions import HTTPException
 
 from allod import __version__
 from allod.gateway.errors import answer_to, as_allod_error
+from allod.gateway.exchange import check_kind
 from allod.gateway.v1 import ROUTES
 from allod.kernel.api_keys import ApiKey, ApiKeys
 from allod.kernel.metrics import Metrics
 from allod.kernel.models import DEFAULT_NAMES
 from allod.sdk.context import Models
 from allod.sdk.engine import ModelCard
-from allod.sdk.errors import AllodError, BadRequest, MethodNotAllowed, ModelNotFound, NotFound
+from allod.sdk.errors import (
+    AllodError,
+    BadRequest,
+    MethodNotAllowed,
+    ModelNotFound,
+    NotFound,
+    UnsupportedContentType,
+)
 from allod.sdk.extension import Check
 
 _CSP = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
@@ -70,17 +80,40 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = _of_framework(error, request)
     elif isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"][1:])
-        error = BadRequest(f"{param}: {first['msg']}.", fix="See /docs for what it may be.", param=param)
+        error = _of_validation(error, request)
     status, body, headers = answer_to(as_allod_error(error), path)
     return Response(body, status, {name.decode(): value.decode() for name, value in headers})
 
 
+def _of_validation(error: RequestValidationError, request: Request) -> AllodError:
+    first = error.errors()[0]
+    try:
+        check_kind(request.headers.get("content-type", "application/json").encode())
+    except UnsupportedContentType as wrong:
+        return wrong
+    if first["type"] == "json_invalid":
+        return BadRequest("The body is not valid JSON.", fix="Correct it.")
+    param = ".".join(str(part) for part in first["loc"][1:])
+    said = f"{param}: {first['msg']}." if param else "A body is needed."
+    return BadRequest(said, fix="See /docs for what it may be.", param=param or None)
+
+
 def _of_framework(error: HTTPException, request: Request) -> AllodError:
+    place = request.url.path[:100]
     if error.status_code == 405:
-        return MethodNotAllowed(f"{request.url.path[:100]} does not take {request.method}.", fix="See /docs.")
-    return NotFound(f"Nothing is at {request.url.path[:100]}.", fix="See /docs for what there is.")
+        return MethodNotAllowed(f"{place} does not take {request.method}.", fix="See /docs.")
+    if error.status_code == 404:
+        return NotFound(f"Nothing is at {place}.", fix="See /docs for what there is.")
+    return FrameworkRefusal(error)
+
+
+class FrameworkRefusal(AllodError):
+    """An extension's refusal in its framework's own words, with its own status."""
+
+    def __init__(self, error: HTTPException) -> None:
+        super().__init__(str(error.detail))
+        self.status = error.status_code  # type: ignore[misc]
+        self.code = http.HTTPStatus(error.status_code).name.lower()  # type: ignore[misc]
 
 
 def _models(models: Models) -> APIRouter:
@@ -216,11 +249,16 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
         document["paths"].setdefault(path, {})["post"] = {
             "tags": ["OpenAI"],
-            "summary": handler.__name__.replace("_", " ").capitalize(),
+            "summary": inspect.getdoc(handler),
             "requestBody": {"required": True, "content": content},
             "responses": {
                 "200": {"description": "The answer: JSON, or server-sent events where `stream` is true."},
                 "default": {"description": 'An error: {"error": {message, type, param, code, source}}.'},
             },
         }
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)  # FastAPI's own, which is never sent: see _of_validation
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
     return dict(document)

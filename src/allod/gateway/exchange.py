@@ -10,15 +10,17 @@ from typing import Any
 
 import orjson
 
-from allod.sdk.errors import BadRequest, BodyTooLarge, UnsupportedContentType
+from allod.sdk.errors import BadRequest, BodyTooLarge, BodyTooSlow, UnsupportedContentType
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 JSON: Headers = ((b"content-type", b"application/json"),)
 _MIB = 1 << 20
+_BODY_TAKES_S = 120
 
 
 class Exchange:
@@ -30,17 +32,34 @@ class Exchange:
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.began = time.monotonic()
         self.has_begun = False
+        self.has_ended = False
         self._receive = receive
-        self._send = send
+        self._send_on = send
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+        elif not message.get("more_body"):
+            self.has_ended = True
+        await self._send_on(message)
+
+    async def serve_by(self, application: Application, scope: Scope, max_mib: int) -> None:
+        """Let another ASGI application answer, with a body that has been read within the same limits."""
+        body = b"" if self.method in ("GET", "HEAD") else await self._read(max_mib)
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> MutableMapping[str, Any]:
+            return pending.pop() if pending else await self._receive()
+
+        try:
+            await application(scope, receive, self._send)
+        except Exception:
+            if not self.has_ended:  # else it was answered and logged before it was raised again
+                raise
 
     async def read_json(self, max_mib: int) -> dict[str, Any]:
-        """The body as a JSON object. Raises BodyTooLarge, UnsupportedContentType, BadRequest."""
-        kind = self.headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-        if kind != b"application/json":
-            raise UnsupportedContentType(
-                f"The body is {kind.decode('latin-1')[:60]!r}.",
-                fix="Send JSON with Content-Type: application/json.",
-            )
+        """The body as a JSON object. Raises BodyTooLarge, BodyTooSlow, UnsupportedContentType, BadRequest."""
+        check_kind(self.headers.get(b"content-type", b"application/json"))
         try:
             body = orjson.loads(await self._read(max_mib))
         except orjson.JSONDecodeError as error:
@@ -52,6 +71,15 @@ class Exchange:
         return body
 
     async def _read(self, max_mib: int) -> bytes:
+        try:
+            async with asyncio.timeout(_BODY_TAKES_S):
+                return await self._read_parts(max_mib)
+        except TimeoutError:
+            raise BodyTooSlow(
+                f"The body did not arrive within {_BODY_TAKES_S:g} s.", fix="Send it again."
+            ) from None
+
+    async def _read_parts(self, max_mib: int) -> bytes:
         limit = max_mib * _MIB
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit:
@@ -90,7 +118,6 @@ class Exchange:
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Send the head."""
-        self.has_begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     async def write(self, data: bytes, *, more: bool = True) -> None:
@@ -118,6 +145,16 @@ class Exchange:
                 raise
         finally:
             watcher.cancel()
+
+
+def check_kind(content_type: bytes) -> None:
+    """Raises UnsupportedContentType unless it is JSON's."""
+    kind = content_type.split(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise UnsupportedContentType(
+            f"The body is {kind.decode('latin-1')[:60]!r}.",
+            fix="Send JSON with Content-Type: application/json.",
+        )
 
 
 def _too_large(max_mib: int) -> BodyTooLarge:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -17,7 +16,6 @@ from allod.kernel.pipeline import Pipeline
 from allod.sdk.errors import BodyTooLarge, MethodNotAllowed
 
 _SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
-_BODY_TAKES_S = 120
 _DRAIN_S = 10
 
 
@@ -47,13 +45,12 @@ class Gateway:
             route = ROUTES.get(exchange.path)
             if route is None:
                 scope["allod.caller"] = caller
-                await self._rest(scope, receive, self._with_headers(scope, send))
+                await exchange.serve_by(self._rest, scope, self._max_body_mib)
                 return
             if exchange.method != "POST":
                 raise MethodNotAllowed(f"{exchange.path} takes POST.", fix="Send a POST request.")
             handler, _ = route
-            async with asyncio.timeout(_BODY_TAKES_S):
-                body = await exchange.read_json(self._max_body_mib)
+            body = await exchange.read_json(self._max_body_mib)
             call = Call(exchange, body, caller, self._pipeline)
             await exchange.while_connected(lambda: handler(call))
         except Exception as error:

@@ -38,7 +38,7 @@ class Call:
 
 
 async def chat_completions(call: Call) -> None:
-    """POST /v1/chat/completions."""
+    """The answer to a conversation."""
     request, shape = openai_chat.parse(call.body)
     answer = await call.pipeline.open(call.run(request))
     allod = openai_chat.extras(request, answer.run.notes)
@@ -75,7 +75,7 @@ async def _encoded(
 
 
 async def completions(call: Call) -> None:
-    """POST /v1/completions."""
+    """What follows a text, or the log-probabilities of a text itself."""
     requests, shape = openai_completions.parse(call.body)
     answers = [await call.pipeline.open(call.run(request)) for request in requests]
     encoder = openai_completions.Encoder(answers[0].model.id, shape, requests[0].seed)
@@ -100,15 +100,15 @@ async def _gather(
 async def _completion_frames(
     answers: list[Answer], encoder: openai_completions.Encoder
 ) -> AsyncGenerator[bytes, None]:
-    usage = Usage()
+    usages: list[Usage] = []
     for number, answer in enumerate(answers):
         async with aclosing(answer.events()) as events:
             async for event in events:
                 if isinstance(event, Usage):
-                    usage = usage + event
+                    usages.append(event)
                 else:
                     yield encoder.frames(event, number * answer.request.choices)
-    yield encoder.last(usage)
+    yield encoder.last(usages)
 
 
 async def _together(work: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
@@ -128,7 +128,7 @@ async def _together(work: list[Callable[[], Awaitable[Any]]]) -> list[Any]:
 
 
 async def embeddings(call: Call) -> None:
-    """POST /v1/embeddings."""
+    """A vector for each input."""
     request, shape = openai_embeddings.parse(call.body)
     run = call.run(request)
     vectors = await call.pipeline.embed(run)
@@ -146,8 +146,9 @@ class TokenizeBody(Body):
 
 
 async def tokenize(call: Call) -> None:
-    """POST /v1/tokenize."""
+    """The tokens of a text."""
     body = TokenizeBody.read(call.body)
+    body.refuse_others()
     run = call.run(Request(model=body.model))
 
     async def work(engine: TokenizingEngine) -> Tokens:
@@ -173,8 +174,9 @@ class DetokenizeBody(Body):
 
 
 async def detokenize(call: Call) -> None:
-    """POST /v1/detokenize."""
+    """The text of tokens."""
     body = DetokenizeBody.read(call.body)
+    body.refuse_others()
     run = call.run(Request(model=body.model))
 
     async def work(engine: TokenizingEngine) -> str:
@@ -185,7 +187,7 @@ async def detokenize(call: Call) -> None:
 
 
 async def apply_template(call: Call) -> None:
-    """POST /v1/apply-template."""
+    """The prompt that the model would read for a conversation, and the number of its tokens."""
     request, _ = openai_chat.parse(call.body)
     run = call.run(request)
 

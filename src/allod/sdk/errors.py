@@ -9,6 +9,7 @@
     ├── NotFound                   404 not_found
     │   └── ModelNotFound          404 model_not_found
     ├── MethodNotAllowed           405 method_not_allowed
+    ├── BodyTooSlow                408 body_too_slow            the request's body did not arrive in time
     ├── BodyTooLarge               413 body_too_large
     ├── UnsupportedContentType     415 unsupported_content_type
     ├── QueueFull                  429 queue_full               too many requests wait for this model
@@ -96,6 +97,12 @@ class MethodNotAllowed(AllodError):
     """This address exists, but not for this method."""
 
     status, code, type = 405, "method_not_allowed", "invalid_request_error"
+
+
+class BodyTooSlow(AllodError):
+    """The request's body did not arrive in time."""
+
+    status, code, type = 408, "body_too_slow", "invalid_request_error"
 
 
 class BodyTooLarge(AllodError):

@@ -172,7 +172,7 @@ def test_chunks_are_what_the_official_client_reads() -> None:
 
 def test_the_last_chunk_has_the_usage_for_those_who_ask() -> None:
     asked = openai_completions.Encoder("m", openai_completions.Shape(True, True, None), 5)
-    last = json.loads(asked.last(Usage(3, 2, 1)).removeprefix(b"data: "))
+    last = json.loads(asked.last([Usage(3, 2, 1)]).removeprefix(b"data: "))
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == 5
     Completion.model_validate(last, strict=True)
@@ -180,7 +180,7 @@ def test_the_last_chunk_has_the_usage_for_those_who_ask() -> None:
 
 def test_no_chunk_is_without_a_choice_for_those_who_do_not() -> None:
     silent = openai_completions.Encoder("m", openai_completions.Shape(True, False, None), 5)
-    assert not silent.last(Usage(3, 2, 1)).startswith(b"data:")
+    assert not silent.last([Usage(3, 2, 1)]).startswith(b"data:")
 
 
 @given(st.text())

@@ -19,10 +19,10 @@ from allod.extensions.llamacpp.planner import Wanted, plan_load
 from allod.extensions.llamacpp.settings import LlamaCppSettings
 from allod.extensions.llamacpp.streams import ask_json
 from allod.extensions.llamacpp.workers import Worker
-from allod.sdk.chat import ChatRequest, CompletionRequest, EmbeddingRequest, Run
+from allod.sdk.chat import ChatRequest, CompletionRequest, EmbeddingRequest, GenerateRequest, Run
 from allod.sdk.context import Context
 from allod.sdk.engine import CPU, DeviceId, Embedding, LoadPlan, ModelCard, ModelId, Tokens
-from allod.sdk.errors import EngineGone, LoadFailed, UnsupportedParameter
+from allod.sdk.errors import BadRequest, EngineGone, LoadFailed, UnsupportedParameter
 from allod.sdk.processes import Address, Walls
 from allod.sdk.stream import ChatStream
 
@@ -191,9 +191,14 @@ class LlamaCppEngine:
         def worker() -> Worker:
             return self._running(card.id)
 
+        if isinstance(request, GenerateRequest):
+            biased = [int(name) for name in request.parameters.get("logit_bias") or () if name.isdigit()]
+            self._check_ids(card.id, biased, "logit_bias")
         if isinstance(request, ChatRequest):
             return chat_stream(request, card, worker)
         if isinstance(request, CompletionRequest):
+            if not isinstance(request.prompt, str):
+                self._check_ids(card.id, request.prompt, "prompt")
             return completion_stream(request, card, worker)
         raise TypeError(f"{type(request).__name__} is not a request for text")
 
@@ -206,6 +211,9 @@ class LlamaCppEngine:
                 fix=f'Choose an embedding model, or set llamacpp.models."{card.id}".embeddings to mean, cls or last.',
                 param="model",
             )
+        for given in request.inputs:
+            if not isinstance(given, str):
+                self._check_ids(card.id, given, "input")
         worker = self._running(card.id)
         vectors = []
         async with worker.working():
@@ -243,7 +251,19 @@ class LlamaCppEngine:
 
     async def detokenize(self, model: ModelId, ids: Sequence[int]) -> str:
         """The text of token ids."""
+        self._check_ids(model, ids, "tokens")
         return await detokenized(self._running(model), ids)
+
+    def _check_ids(self, model: ModelId, ids: Sequence[int], param: str) -> None:
+        header = self._file(model).header
+        known = header.vocabulary_tokens if header else 0
+        for token in ids if known else ():
+            if not 0 <= token < known:
+                raise BadRequest(
+                    f"{param}: {model!r} has the tokens 0 to {known - 1}, but not {token}.",
+                    fix="See /v1/tokenize.",
+                    param=param,
+                )
 
     async def apply_template(self, run: Run) -> str:
         """The prompt that the chat template makes of the run's messages."""

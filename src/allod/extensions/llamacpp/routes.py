@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from allod.extensions.llamacpp.engine import LlamaCppEngine
 from allod.sdk.context import Models
+from allod.sdk.duration import seconds
 from allod.sdk.engine import ModelCard, ModelId
 from allod.sdk.errors import ModelNotFound
 
@@ -18,14 +19,19 @@ from allod.sdk.errors import ModelNotFound
 class NewModel(BaseModel):
     """The body of POST /models."""
 
+    model_config = ConfigDict(extra="forbid")
+
     path: Path = Field(description="A GGUF file on this machine. It is used where it lies.")
 
 
 class LoadOptions(BaseModel):
     """The body of POST /models/{id}/load."""
 
-    keep_alive: float | None = Field(
-        default=None, description="Seconds after its last use that it is unloaded; negative: never."
+    model_config = ConfigDict(extra="forbid")
+
+    keep_alive: float | str | None = Field(
+        default=None,
+        description='Seconds (or "5m", "1h") after its last use that it is unloaded; negative: never.',
     )
     pin: bool | None = Field(default=None, description="Never unload it to make room for another.")
 
@@ -83,7 +89,7 @@ def build(engine: LlamaCppEngine, models: Models) -> APIRouter:
         """Load a model and wait until it is ready."""
         options = options or LoadOptions()
         card = await own(model)
-        plan = await models.load(card.id, options.keep_alive, options.pin)
+        plan = await models.load(card.id, seconds(options.keep_alive), options.pin)
         return {"model": card.id, "plan": plan.as_dict()}
 
     @router.post("/models/{model:path}/unload", status_code=204)

@@ -1,17 +1,15 @@
-"""Pieces that all dialects share: checked fields, errors that name them, durations."""
+"""Pieces that all dialects share: checked fields, and errors that name them."""
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from allod.sdk.errors import BadRequest
+from allod.sdk.errors import BadRequest, UnsupportedParameter
 
 B = TypeVar("B", bound="Body")
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
 
 
 class Body(BaseModel):
@@ -30,6 +28,13 @@ class Body(BaseModel):
             said = f"{param}: {first['msg']}." if param else f"{first['msg']}."
             raise BadRequest(said, fix="See /docs for what it may be.", param=param or None) from None
 
+    def refuse_others(self) -> None:
+        """Raise UnsupportedParameter for a field that is not known."""
+        for name in self.model_extra or ():
+            raise UnsupportedParameter(
+                f"There is no field {name[:60]!r} here.", fix="Leave it out.", param=name[:60]
+            )
+
 
 def _param(location: tuple[int | str, ...]) -> str:
     """messages[0].content of ("messages", 0, "content", "str"): names of union branches are left out."""
@@ -43,31 +48,6 @@ def _param(location: tuple[int | str, ...]) -> str:
 
 
 _BRANCHES = frozenset({"str", "int", "float", "bool", "none", "list", "dict", "constrained"})
-
-
-def seconds(value: float | str | None) -> float | None:
-    """A keep_alive: a number of seconds, or "5m", "1h30m"; negative means for ever. Raises BadRequest."""
-    if value is None or isinstance(value, (int, float)):
-        return value
-    text = value.strip()
-    unsigned = text.removeprefix("-")
-    match = _DURATION.fullmatch(unsigned)
-    try:
-        if unsigned and match is not None:
-            hours, minutes, rest = (float(part or 0) for part in match.groups())
-            total = hours * 3600 + minutes * 60 + rest
-            total = -total if text.startswith("-") else total
-        else:
-            total = float(text)
-    except ValueError:
-        total = math.nan
-    if not math.isfinite(total):  # float() also takes "nan" and "inf", which no clock can count
-        raise BadRequest(
-            f"keep_alive: {value[:40]!r} is no duration.",
-            fix='Write seconds, or "5m", "1h30m".',
-            param="keep_alive",
-        )
-    return total
 
 
 def seed_of(value: int | None) -> dict[str, int]:

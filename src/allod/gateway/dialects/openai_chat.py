@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from allod.gateway.dialects.fields import Body, check_stop, limit_of, seconds, seed_of
+from allod.gateway.dialects.fields import Body, check_stop, limit_of, seed_of
 from allod.sdk.chat import ChatRequest
+from allod.sdk.duration import seconds
 from allod.sdk.errors import BadRequest
 from allod.sdk.stream import (
     ChatEvent,

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field
 
-from allod.gateway.dialects.fields import Body, check_stop, limit_of, seconds, seed_of
+from allod.gateway.dialects.fields import Body, check_stop, limit_of, seed_of
 from allod.gateway.dialects.openai_chat import StreamOptions, usage_of
 from allod.sdk.chat import CompletionRequest
+from allod.sdk.duration import seconds
 from allod.sdk.errors import BadRequest
 from allod.sdk.stream import ChatEvent, ChoiceFinished, TextDelta, Usage
 
@@ -136,10 +137,11 @@ class Encoder:
             case _:
                 return b":\n\n"
 
-    def last(self, usage: Usage) -> bytes:
+    def last(self, usages: list[Usage]) -> bytes:
         """The chunk behind all choices; a comment where no usage was asked for."""
         if not self._shape.include_usage:
             return b":\n\n"  # most clients read choices[0] of every chunk
+        usage = _total(usages)
         return self._chunk([], usage=usage_of(usage), timings=dict(usage.timings))
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
@@ -179,12 +181,7 @@ class Encoder:
 
     def whole(self, choices: list[dict[str, Any]], usages: list[Usage]) -> dict[str, Any]:
         """The whole answer."""
-        usage = Usage(
-            sum(each.prompt_tokens for each in usages),
-            sum(each.completion_tokens for each in usages),
-            sum(each.cached_tokens for each in usages),
-            usages[-1].timings,
-        )
+        usage = _total(usages)
         return {
             **self._head,
             "choices": choices,
@@ -192,6 +189,16 @@ class Encoder:
             "timings": dict(usage.timings),
             "allod": self._allod,
         }
+
+
+def _total(usages: list[Usage]) -> Usage:
+    """What all prompts took together."""
+    return Usage(
+        sum(each.prompt_tokens for each in usages),
+        sum(each.completion_tokens for each in usages),
+        sum(each.cached_tokens for each in usages),
+        usages[-1].timings,
+    )
 
 
 class Logprobs:

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from allod.gateway.dialects.fields import Body, seconds
+from allod.gateway.dialects.fields import Body
 from allod.sdk.chat import EmbeddingRequest
+from allod.sdk.duration import seconds
 from allod.sdk.engine import Embedding
-from allod.sdk.errors import BadRequest, UnsupportedParameter
+from allod.sdk.errors import BadRequest
 
 
 class EmbeddingBody(Body):
@@ -39,10 +40,7 @@ class Shape:
 def parse(body: dict[str, Any]) -> tuple[EmbeddingRequest, Shape]:
     """The request, and the form of its answer. Raises BadRequest, which names the field."""
     checked = EmbeddingBody.read(body)
-    for name in checked.model_extra or ():
-        raise UnsupportedParameter(
-            f"Embeddings have no field {name[:60]!r}.", fix="Leave it out.", param=name[:60]
-        )
+    checked.refuse_others()
     given = checked.input
     inputs: list[str | list[int]]
     if isinstance(given, str):
