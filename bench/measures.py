@@ -50,9 +50,9 @@ def _bodies(text: str, names: Sequence[str] = ("bare", "allod"), **fields: Any) 
 
 def throughput(setting: Setting) -> Iterator[Figure]:
     """Tokens per second through Allod against the bare worker."""
-    tokens = 16 if setting.is_quick else 128
     with real(setting.folder) as pair:
-        for streams, rounds in ((1, 20), (4, 16), (16, 10)):
+        for streams, rounds, length in ((1, 20, 128), (4, 14, 64), (16, 8, 64)):
+            tokens = 16 if setting.is_quick else length
             bodies = _bodies(_QUESTION, max_tokens=tokens, ignore_eos=True, cache_prompt=False)
             told = load(pair, bodies, streams=streams, rounds=setting.samples(rounds))
             speed = {
