@@ -19,7 +19,7 @@ _LONG_RUN_S = 20  # a run this long is not disturbed enough to be worth repeatin
 
 
 def bench(
-    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False)] = "default",
+    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, hidden=True)] = "default",
     repeat: Annotated[
         int,
         typer.Option("--repeat", min=1, metavar="N", help=say("Runs for each length; their median counts.")),

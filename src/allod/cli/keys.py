@@ -44,7 +44,7 @@ def list_keys(json: Json = False, url: Url = None) -> None:
 
 @keys.command("create", help=say("Make a key; it is shown this once."))
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, hidden=True)],
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -68,7 +68,9 @@ def create(
 
 @keys.command("remove", help=say("Make a key worthless, at once."))
 def remove(
-    key: Annotated[str, typer.Argument(metavar="ID", show_default=False)], json: Json = False, url: Url = None
+    key: Annotated[str, typer.Argument(metavar="ID", show_default=False, hidden=True)],
+    json: Json = False,
+    url: Url = None,
 ) -> None:
     """Make a key worthless, at once."""
     from urllib.parse import quote

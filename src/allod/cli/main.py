@@ -57,7 +57,11 @@ def _app() -> typer.Typer:
     )
     app.command(help=say("Start the server; Ctrl-C stops it and all that it started."))(serve)
     app.command(help=say("Talk with a model."))(chat)
-    app.command(help=say("Print the answer to a prompt, and nothing else, on stdout."))(run)
+    app.command(
+        help=say(
+            "Print the answer to a prompt, and nothing else, on stdout. What is piped in comes after the prompt."
+        )
+    )(run)
     app.add_typer(models, name="models", help=say("List the models on this machine, add or remove one."))
     app.command(help=say("Show the models in memory."))(ps)
     app.command(help=say("Load a model into the running server's memory."))(load)

@@ -14,7 +14,7 @@ from allod.cli.failures import Exit, Failure
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, hidden=True)]
 
 models = typer.Typer(rich_markup_mode=None)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -60,7 +60,7 @@ def list_models(json: Json = False, url: Url = None) -> None:
 
 @models.command("add", help=say("Use a GGUF file where it lies."))
 def add(
-    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="PATH", show_default=False, hidden=True)],
     json: Json = False,
     url: Url = None,
 ) -> None:

@@ -16,9 +16,7 @@ from allod.cli.words import say
 def run(
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PROMPT", show_default=False, help=say("The question; what is piped in comes after it.")
-        ),
+        typer.Argument(metavar="PROMPT", show_default=False, hidden=True),
     ] = None,
     model: Model = "default",
     system: System = None,
@@ -31,7 +29,7 @@ def run(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Print the answer to a prompt, and nothing else, on stdout."""
+    """Print the answer to a prompt, and nothing else, on stdout. What is piped in comes after the prompt."""
     from allod.cli.answer import Answer, listen
     from allod.cli.answer import stats as stats_line
     from allod.cli.output import note, show_json

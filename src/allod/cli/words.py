@@ -13,7 +13,9 @@ CHINESE = {
     "A private AI assistant that runs wholly on this machine.": "完全在本机运行的私人 AI 助手。",
     "Start the server; Ctrl-C stops it and all that it started.": "启动服务器；按 Ctrl-C 停止它和它启动的一切。",
     "Talk with a model.": "与模型对话。",
-    "Print the answer to a prompt, and nothing else, on stdout.": "在标准输出上只打印对提示的回答。",
+    "Print the answer to a prompt, and nothing else, on stdout. What is piped in comes after the prompt.": (
+        "在标准输出上只打印对提示的回答。管道输入接在提示之后。"
+    ),
     "List the models on this machine, add or remove one.": "列出本机的模型，添加或移除一个。",
     "Show the models in memory.": "显示内存中的模型。",
     "Load a model into the running server's memory.": "把模型载入正在运行的服务器的内存。",
@@ -44,7 +46,6 @@ CHINESE = {
     "Try it:": "试一试：",
     "Hello!": "你好！",
     # run
-    "The question; what is piped in comes after it.": "问题；管道输入接在其后。",
     "End the answer after N tokens.": "回答满 N 个词元即结束。",
     "There is no prompt.": "没有提示。",
     'Write `allod run "…"` or pipe text into it.': '请写 `allod run "…"`，或用管道输入文字。',
