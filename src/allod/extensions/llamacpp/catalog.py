@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import re
+import stat
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ _SUFFIX = ".gguf"
 _DEEPEST = 6  # folders below a model folder: Hugging Face's cache needs 3
 _PART = re.compile(r"(?P<model>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _RANK_POOLING = 4
+_IMPOSSIBLE = (OSError, ValueError, RuntimeError)
+"""What a path can raise: not there, no name of a file at all, a user without a home or a loop of links."""
 _THINKING = ("enable_thinking", "reasoning_effort", "<think>", "</think>", "[THINK]")
 
 
@@ -217,6 +220,8 @@ def _glance(path: Path, before: Mapping[Path, _Glance]) -> _Glance:
         return _read(glance)
     except OSError as error:  # no stamp, so that the next scan tries again
         return _Glance(path, problem=f"the file cannot be read: {error.strerror or type(error).__name__}")
+    except ValueError:
+        return _Glance(path, problem="the file cannot be read: no file can have this name")
 
 
 def _read(glance: _Glance) -> _Glance:
@@ -234,13 +239,13 @@ def _files(folder: Path) -> list[Path]:
 def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Each folder with its GGUF files, by name; links are followed, but no folder is visited twice."""
     visited: set[tuple[int, int]] = set()
-    waiting = [(root.expanduser(), 0)]
+    waiting = [(_absolute(root), 0)]
     while waiting:
         folder, depth = waiting.pop()
         try:
             folder = folder.resolve(strict=True)
             info = folder.stat()
-        except OSError:
+        except _IMPOSSIBLE:
             continue
         if (info.st_dev, info.st_ino) in visited:
             continue
@@ -262,7 +267,7 @@ def _entries(folder: Path) -> list[tuple[Path, bool]]:
                 is_folder = _is_folder(entry)
                 if is_folder or entry.name.casefold().endswith(_SUFFIX):
                     found.append((folder / entry.name, is_folder))
-    except OSError:
+    except _IMPOSSIBLE:
         return []
     return found
 
@@ -280,8 +285,11 @@ def _by_name(path: Path) -> tuple[str, str]:
 
 def _absolute(path: Path) -> Path:
     """Without `~` and `..`; but a link as the last part stays, as its name says more than its target's."""
-    path = path.expanduser()
-    return path.parent.resolve() / path.name if path.name else path.resolve()
+    try:
+        path = path.expanduser()
+        return path.parent.resolve() / path.name if path.name else path.resolve()
+    except _IMPOSSIBLE:
+        return path
 
 
 # From files to models
@@ -430,10 +438,12 @@ def _capabilities(header: Header, modalities: tuple[str, ...]) -> tuple[str, ...
 
 def _check_addable(path: Path, before: Mapping[Path, _Glance]) -> None:
     """Raises BadRequest where a file is not a whole model, or a part of one whose other parts are there."""
-    if path.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except _IMPOSSIBLE:
+        raise BadRequest(f"There is no file {str(path)!r}.", fix="Correct the path.", param="path") from None
+    if is_folder:
         raise BadRequest(f"{str(path)!r} is a folder.", fix="Name the GGUF file itself.", param="path")
-    if not path.exists():
-        raise BadRequest(f"There is no file {str(path)!r}.", fix="Correct the path.", param="path")
     glance = _glance(path, before)
     if not glance.is_model:
         kind = glance.header.kind if glance.header and not glance.is_projector else "projector"
