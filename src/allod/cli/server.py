@@ -55,9 +55,14 @@ def find() -> Client | None:
         client = _own(facts)
         if _is_allod(client):
             return client
-    port = os.environ.get("ALLOD_PORT", "")
-    client = Client(f"http://127.0.0.1:{port if port.isdigit() and port != '0' else 1337}", _key())
+    client = Client(f"http://127.0.0.1:{usual_port()}", _key())
     return client if _is_allod(client) else None
+
+
+def usual_port() -> int:
+    """Where a server is looked for that is not on this data folder."""
+    port = os.environ.get("ALLOD_PORT", "")
+    return int(port) if port.isdigit() and port != "0" else 1337
 
 
 def server_facts() -> dict[str, Any] | None:
@@ -127,10 +132,25 @@ def _started(preload: bool) -> Iterator[Client]:
     # Nobody else is to reach it, whatever the settings say: so it starts without an API key, too.
     process = _spawn(["--host", "127.0.0.1", "--port", "0", "--quiet", "--json"], log)
     try:
-        yield _own(_wait_for(process, log))
+        with _said_to_start():
+            facts = _wait_for(process, log)
+        yield _own(facts)
     finally:
         _end(process)
         log.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _said_to_start() -> Iterator[None]:
+    """Say that a server starts, while it does, to a person who waits."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(say("starting a server …"), end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _spawn(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:

@@ -142,6 +142,9 @@ CHINESE = {
     ): "请现在保存，它不会再显示。程序以 `Authorization: Bearer` 发送它，`allod` 从 ALLOD_API_KEY 读取它。",
     "Removed the key {key}.": "已移除密钥 {key}。",
     # doctor
+    "{port} cannot be used: {reason}": "{port} 不能用：{reason}",
+    "Choose another: `allod serve --port`, or ALLOD_PORT.": "请换一个：`allod serve --port` 或 ALLOD_PORT。",
+    "{port} is free; no server is running": "{port} 空闲；没有正在运行的服务器",
     "All is well.": "一切正常。",
     "To look at: {count}": "需要留意：{count} 项",
     # bench
@@ -161,6 +164,7 @@ CHINESE = {
     "ANSWER TOKENS/S": "回答词元/秒",
     "FIRST TOKEN": "首个词元",
     # which server
+    "starting a server …": "正在启动服务器……",
     "No server is running.": "没有正在运行的服务器。",
     "`allod serve` starts one; --url or ALLOD_URL names another.": (
         "`allod serve` 启动一个；--url 或 ALLOD_URL 指定另一个。"
