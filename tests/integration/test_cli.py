@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -309,6 +310,13 @@ def test_a_model_is_added_used_and_removed_and_its_file_stays(own: RunningServer
     refused(own, Exit.NOT_FOUND, "models", "remove", added["id"])
 
 
+def test_options_before_a_subcommand_hold_for_it(server: RunningServer) -> None:
+    asked = allod(server, "models", "--json", "list")
+    assert json.loads(asked.stdout)["default"] == MODEL
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    assert nowhere in refused(server, Exit.UNREACHABLE, "keys", "--url", nowhere, "list")
+
+
 def test_a_model_is_loaded_seen_and_unloaded(own: RunningServer) -> None:
     def resident() -> list[dict[str, Any]]:
         return [row for row in told(own, "ps")["workers"] if row["state"] == "ready"]
@@ -344,6 +352,18 @@ def test_doctor_says_what_there_is(server: RunningServer) -> None:
     (models,) = [check for check in found["checks"] if check["name"] == "models"]
     assert MODEL in models["detail"]
     assert models["detail"] in shown
+
+
+def test_doctor_looks_at_the_usual_port_where_no_server_runs(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        found = told(home, "doctor", ALLOD_PORT=str(port))
+    (check,) = [check for check in found["checks"] if check["name"] in ("port", "addresses")]
+    assert (check["name"], check["status"]) == ("port", "warn")
+    assert str(port) in check["detail"]
+    assert "--port" in check["fix"]
+    (check,) = [c for c in told(home, "doctor", ALLOD_PORT=str(port))["checks"] if c["name"] == "port"]
+    assert check["status"] == "ok"
 
 
 def test_bench_measures_by_length(own: RunningServer) -> None:
@@ -416,12 +436,13 @@ def chatting(server: RunningServer, *arguments: str) -> Iterator[Terminal]:
 
 def test_ctrl_c_stops_an_answer_and_keeps_the_session(server: RunningServer, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
-    with chatting(server, "--set", "ignore_eos=true", "--set", "max_tokens=4000") as terminal:
+    endless = ["--set", 'grammar=root ::= "la " root', "--set", "max_tokens=4000"]
+    with chatting(server, *endless) as terminal:
         assert MODEL in terminal.sees("/help")
         terminal.sees("> ")
-        terminal.types("Tell a story.\r")
-        wait_until(lambda: busy_slots(server) == 1)
-        time.sleep(1)  # so that a part of the answer is there
+        terminal.types("Sing.\r")
+        terminal.sees("la la la")
+        assert busy_slots(server) == 1
         terminal.types("\x03")
         terminal.sees("(stopped)")
         wait_until(lambda: busy_slots(server) == 0)
@@ -430,6 +451,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_session(server: RunningServer, tmp
         terminal.sees("max_tokens = 3")
         terminal.sees("> ")
         terminal.types("再见\r")
+        terminal.sees("la")
         terminal.sees("(cut: ")
         terminal.sees("> ")
         terminal.types(f"/save {saved}\r")
@@ -439,7 +461,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_session(server: RunningServer, tmp
         assert terminal.process.wait(20) == 0
     messages = json.loads(saved.read_text("utf-8"))["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2
-    assert messages[1]["content"]
+    assert messages[1]["content"].startswith("la la la")
     assert messages[2]["content"] == "再见"
 
 

@@ -38,6 +38,7 @@ class Client:
         self.is_encrypted = parts.scheme == "https"
         self.host = parts.hostname
         self.port = parts.port or (443 if self.is_encrypted else 80)
+        self.is_temporary = False  # started for one command, and gone with it
         self._base = parts.path.rstrip("/").removesuffix("/v1")
         self._key = key
         self._is_own = is_own

@@ -14,12 +14,11 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"
 def doctor(json: Json = False, url: Url = None) -> None:
     """Say what this machine has and what to do about each problem."""
     from allod.cli.output import show_json
-    from allod.cli.server import connect, find
+    from allod.cli.server import connect
 
-    is_running = bool(url) or find() is not None
     with connect(url) as client:
         found = client.request("GET", "/api/doctor", timeout_s=120)
-    if not is_running:  # the addresses of the server that was asked are gone with it
+    if client.is_temporary:  # its addresses are gone with it
         found["checks"] = [_port() if check["name"] == "addresses" else check for check in found["checks"]]
     if json:
         show_json(found)
