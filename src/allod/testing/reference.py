@@ -223,7 +223,8 @@ def _commands(group: Any, path: str) -> Iterator[str]:
         command = group.get_command(None, name)
         if command.hidden:
             continue
-        yield f"## {path} {name}"
+        arguments = [_argument(each) for each in command.params if each.param_type_name == "argument"]
+        yield " ".join([f"## {path} {name}", *arguments])
         yield command.help or ""
         rows = [row for parameter in command.params if (row := _parameter(parameter))]
         if rows:
@@ -232,12 +233,18 @@ def _commands(group: Any, path: str) -> Iterator[str]:
             yield from _commands(command, f"{path} {name}")
 
 
+def _argument(parameter: Any) -> str:
+    word = parameter.metavar or parameter.name.upper()
+    return (word if parameter.required else f"[{word}]") + ("..." if parameter.nargs == -1 else "")
+
+
 def _parameter(parameter: Any) -> Row | None:
-    if parameter.hidden:
+    """The row of an option, and of an argument that its own help says more of than the heading does."""
+    is_argument = parameter.param_type_name == "argument"
+    if parameter.hidden or (is_argument and not parameter.help):
         return None
-    if parameter.param_type_name == "argument":
-        word = parameter.metavar or parameter.name.upper()
-        shown = f"`{word}`" if parameter.required else f"`[{word}]`"
+    if is_argument:
+        shown = f"`{_argument(parameter)}`"
     else:
         value = "" if parameter.is_flag else f" {parameter.metavar or parameter.name.upper()}"
         shown = ", ".join(f"`{option}{value}`" for option in parameter.opts)

@@ -66,3 +66,17 @@ def test_every_refused_field_is_named(route: str) -> None:
             with pytest.raises(BadRequest) as caught:
                 kind.read({name: object()})
             assert caught.value.param
+
+
+@pytest.mark.parametrize("kind", ["list", "table"])
+def test_what_is_nested_too_deeply_is_refused(kind: str) -> None:
+    def nested(levels: int) -> Any:
+        value: Any = 1
+        for _ in range(levels):
+            value = [value] if kind == "list" else {"a": value}
+        return value
+
+    body = {"messages": [{"role": "user", "content": "x"}]}
+    openai_chat.parse({**body, "metadata": nested(100)})
+    with pytest.raises(BadRequest, match="nested"):
+        openai_chat.parse({**body, "metadata": nested(150)})

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from allod.gateway.dialects import openai_chat
@@ -25,6 +26,7 @@ from allod.sdk.stream import (
 )
 
 HELLO = [{"role": "user", "content": "Hello"}]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
@@ -198,7 +200,7 @@ def test_a_seed_is_drawn_where_none_is_given() -> None:
     assert 0 <= parse(seed=-5)[0].seed < 2**31
 
 
-@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant", "function"])
+@pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
 def test_roles(role: str) -> None:
     assert parse(messages=[{"role": role, "content": "x", "name": "n"}])[0].messages[0]["role"] == role
 
@@ -239,6 +241,46 @@ def test_a_conversation_with_tools() -> None:
         {"role": "tool", "tool_call_id": "c", "content": "seen"},
     ]
     assert parse(messages=messages, tools=[TOOL])[0].messages == messages
+
+
+def test_a_last_answer_without_a_word_is_begun_anew() -> None:
+    empty = {"role": "assistant", "content": ""}
+    assert parse(messages=[*HELLO, empty])[0].messages == HELLO
+    assert parse(messages=[empty])[0].messages == [empty]
+    for said in ({"reasoning_content": "Hm"}, {"tool_calls": [CALL]}):
+        assert parse(messages=[*HELLO, {**empty, **said}])[0].messages[-1] == {**empty, **said}
+
+
+def test_a_refusal_is_what_the_assistant_said() -> None:
+    said = [
+        {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+    ]
+    messages = parse(messages=[*HELLO, *said, *HELLO])[0].messages
+    assert messages[1] == {"role": "assistant", "content": "No."}
+    assert messages[2] == {"role": "assistant", "content": [{"type": "text", "text": "No."}]}
+    assert refusal(messages=[{"role": "assistant", "refusal": None}]).param == "messages[0].content"
+
+
+def test_older_calls_are_calls_of_tools() -> None:
+    called = {"name": "look", "arguments": "{}"}
+    messages = parse(
+        messages=[
+            *HELLO,
+            {"role": "assistant", "content": None, "function_call": called},
+            {"role": "function", "name": "look", "content": "5"},
+        ]
+    )[0].messages
+    assert messages[1:] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": called}],
+        },
+        {"role": "tool", "name": "look", "content": "5", "tool_call_id": "call_1"},
+    ]
+    wrong = {"role": "assistant", "content": None, "function_call": {"name": "look"}}
+    assert refusal(messages=[*HELLO, wrong]).param == "messages[1].function_call.arguments"
 
 
 def test_older_names_of_tools() -> None:
@@ -327,6 +369,14 @@ def test_each_choice_begins_with_its_role_and_ends_with_a_reason() -> None:
         assert own[0]["delta"]["role"] == "assistant"
         assert [choice["finish_reason"] for choice in own[:-1]] == [None] * (len(own) - 1)
         assert own[-1]["finish_reason"] == reason
+
+
+def test_choices_begin_in_order_whichever_speaks_first() -> None:
+    state = ChatCompletionStreamState()  # the official client's own, which counts on it
+    for chunk in encoded([TextDelta(2, "c"), TextDelta(0, "a"), TextDelta(1, "b"), TextDelta(2, "d")]):
+        state.handle_chunk(ChatCompletionChunk.model_validate(chunk))
+    choices = state.current_completion_snapshot.choices
+    assert [(choice.index, choice.message.content) for choice in choices] == [(0, "a"), (1, "b"), (2, "cd")]
 
 
 def test_a_streamed_tool_call_can_be_joined() -> None:

@@ -20,6 +20,7 @@ class Body(BaseModel):
     @classmethod
     def read(cls: type[B], body: dict[str, Any]) -> B:
         """The checked body. Raises BadRequest, which names the field and the reason."""
+        _check_depth(body)
         try:
             return cls.model_validate(body)
         except ValidationError as error:
@@ -34,6 +35,20 @@ class Body(BaseModel):
             raise UnsupportedParameter(
                 f"There is no field {name[:60]!r} here.", fix="Leave it out.", param=name[:60]
             )
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    """Raise BadRequest for JSON that is nested more deeply than it could be written again, or a grammar made of it."""
+    level: list[Any] = [body]
+    for _ in range(_DEEPEST):
+        children = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for some in children for child in some if isinstance(child, (dict, list))]
+        if not level:
+            return
+    raise BadRequest(f"The body is nested more than {_DEEPEST} levels deep.", fix="Make it flatter.")
+
+
+_DEEPEST = 128
 
 
 def _param(location: tuple[int | str, ...]) -> str:

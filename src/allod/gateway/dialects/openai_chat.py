@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from allod.gateway.dialects.fields import Body, check_stop, limit_of, seed_of
+from allod.gateway.dialects.openai_messages import MessageBody, Part, check_message, modern
 from allod.sdk.chat import ChatRequest
 from allod.sdk.duration import seconds
 from allod.sdk.errors import BadRequest
@@ -26,43 +27,7 @@ from allod.sdk.stream import (
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class FunctionCall(_Part):
-    """What an assistant called. `arguments` is JSON text."""
-
-    name: str
-    arguments: str
-
-
-class ToolCall(_Part):
-    """A call in an assistant's message."""
-
-    id: str
-    function: FunctionCall
-    type: Literal["function"] = "function"
-
-
-class ContentPart(_Part):
-    """A piece of a message."""
-
-    type: str
-    text: str | None = None
-    image_url: dict[str, Any] | None = None
-
-
-class MessageBody(_Part):
-    """One message of the conversation."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-
-
-class Function(_Part):
+class Function(Part):
     """A function that the model may call. `parameters` is a JSON schema."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -70,41 +35,41 @@ class Function(_Part):
     parameters: dict[str, Any] | None = None
 
 
-class Tool(_Part):
+class Tool(Part):
     """A tool that the model may call."""
 
     type: Literal["function"]
     function: Function
 
 
-class NamedFunction(_Part):
+class NamedFunction(Part):
     """The name of one function."""
 
     name: str
 
 
-class NamedTool(_Part):
+class NamedTool(Part):
     """The choice of one tool, by name."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
-class JsonSchema(_Part):
+class JsonSchema(Part):
     """A JSON schema that the answer must fit."""
 
     name: str = "answer"
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
-class ResponseFormat(_Part):
+class ResponseFormat(Part):
     """The form that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(_Part):
+class StreamOptions(Part):
     """What a stream tells besides the answer."""
 
     include_usage: bool | None = None
@@ -163,9 +128,8 @@ class Shape:
 def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
     """The request, and the form of its answer. Raises BadRequest, which names the field."""
     checked = ChatBody.read(body)
-    messages = body["messages"]
     for number, message in enumerate(checked.messages):
-        _check_message(message, f"messages[{number}]")
+        check_message(message, f"messages[{number}]")
     check_stop(checked.stop)
     if checked.top_logprobs is not None and not checked.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
@@ -179,7 +143,7 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
     limit_name = "max_completion_tokens" if checked.max_completion_tokens is not None else "max_tokens"
     request = ChatRequest(
         model=checked.model,
-        messages=messages,
+        messages=modern(body["messages"]),
         parameters={name: value for name, value in body.items() if name not in _OURS} | _legacy_tools(body),
         choices=checked.n or 1,
         max_tokens=limit_of(getattr(checked, limit_name), limit_name),
@@ -195,35 +159,6 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
         is_seed_drawn=not seed_of(checked.seed),
     )
     return request, shape
-
-
-def _check_message(message: MessageBody, place: str) -> None:
-    if message.content in (None, []) and not (message.role == "assistant" and message.tool_calls):
-        raise BadRequest(
-            f"{place}.content: a message of the role {message.role!r} needs content.",
-            param=f"{place}.content",
-        )
-    if message.role == "tool" and message.tool_call_id is None:
-        raise BadRequest(f"{place}.tool_call_id: a tool message needs it.", param=f"{place}.tool_call_id")
-    if isinstance(message.content, list):
-        for number, part in enumerate(message.content):
-            where = f"{place}.content[{number}]"
-            if part.type == "text" and part.text is None:
-                raise BadRequest(f"{where}.text: a text part needs text.", param=f"{where}.text")
-            if part.type == "image_url":
-                _check_image(part, where)
-
-
-def _check_image(part: ContentPart, where: str) -> None:
-    url = (part.image_url or {}).get("url")
-    if not isinstance(url, str):
-        raise BadRequest(f"{where}.image_url.url: must be text.", param=f"{where}.image_url.url")
-    if not url.startswith("data:image/"):
-        raise BadRequest(
-            f"{where}.image_url.url: Allod fetches no images, from the network or from files.",
-            fix="Send the image itself: data:image/png;base64,…",
-            param=f"{where}.image_url.url",
-        )
 
 
 def _legacy_tools(body: dict[str, Any]) -> dict[str, Any]:
@@ -263,7 +198,7 @@ class Encoder:
         self._head = {"id": f"chatcmpl-{secrets.token_hex(14)}", "created": int(time.time()), "model": model}
         self._shape = shape
         self._allod = allod
-        self._begun: set[int] = set()
+        self._begun = 0  # choices, counted from the first
 
     def frames(self, event: ChatEvent, *, wants_progress: bool) -> bytes:
         """The chunks of one event."""
@@ -294,11 +229,11 @@ class Encoder:
         logprobs: dict[str, Any] | None = None,
     ) -> bytes:
         first = b""
-        if index not in self._begun:
+        while self._begun <= index:  # in order, whichever speaks first: OpenAI's own client counts on it
             allod = {} if self._begun else {"allod": self._allod}
-            self._begun.add(index)
-            begin = {"index": index, "delta": {"role": "assistant", "content": None}, "finish_reason": None}
-            first = self._chunk([begin], **allod)
+            begin = {"index": self._begun, "delta": {"role": "assistant", "content": None}}
+            first += self._chunk([{**begin, "finish_reason": None}], **allod)
+            self._begun += 1
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return first + self._chunk([choice])
 
