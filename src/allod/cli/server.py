@@ -134,7 +134,9 @@ def _started(preload: bool) -> Iterator[Client]:
     try:
         with _said_to_start():
             facts = _wait_for(process, log)
-        yield _own(facts)
+        client = _own(facts)
+        client.is_temporary = True
+        yield client
     finally:
         _end(process)
         log.unlink(missing_ok=True)
