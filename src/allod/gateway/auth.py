@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 
@@ -110,6 +111,7 @@ def host_name(host: str) -> str:
     return (name.rpartition(":")[0] if name.count(":") == 1 else name).removesuffix(".")
 
 
+@functools.lru_cache(maxsize=1024)
 def is_loopback(address: str) -> bool:
     """Whether it is an address that only this machine can reach."""
     if address == "localhost":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 
+from allod.kernel.offers import offers
 from allod.kernel.scheduler import Scheduler
 from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import BadRequest, LoadFailed, ModelNotFound
@@ -97,7 +98,7 @@ class ModelDesk:
     ) -> LoadPlan:
         """Load a model now and wait for it."""
         card, engine = await self._table.find_usable(model)
-        if not isinstance(engine, LoadableEngine):
+        if not offers(engine, LoadableEngine):
             raise BadRequest(f"{model!r} is not loaded by this machine.", param="model")
         return await self._scheduler.load(card, engine, keep_alive_s, pin)
 

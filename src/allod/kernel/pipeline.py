@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from allod.kernel.metrics import Metrics
 from allod.kernel.models import ModelTable
+from allod.kernel.offers import offers
 from allod.kernel.scheduler import Need, Scheduler
 from allod.sdk.chat import ChatRequest, CompletionRequest, EmbeddingRequest, GenerateRequest, Run
 from allod.sdk.engine import (
@@ -74,7 +75,7 @@ class Pipeline:
         began = time.monotonic()
         engine = await self._enter(run)
         request = run.request
-        if not isinstance(engine, EmbeddingEngine) or not isinstance(request, EmbeddingRequest):
+        if not offers(engine, EmbeddingEngine) or not isinstance(request, EmbeddingRequest):
             raise BadRequest(f"{request.model!r} makes no embeddings.", param="model")
         bound = max((_bound(text) for text in request.inputs), default=0)
         async with self._finishing(run, began) as usage:
@@ -87,7 +88,7 @@ class Pipeline:
     async def with_lease(self, run: Run, work: Callable[[TokenizingEngine], Any]) -> Any:
         """Do a small piece of work (count, tokenize) with the run's loaded model."""
         engine = await self._enter(run)
-        if not isinstance(engine, TokenizingEngine):
+        if not offers(engine, TokenizingEngine):
             raise BadRequest(f"{run.request.model!r} cannot be asked for its tokens.", param="model")
         return await self._leased(run, engine, Need(0, 0), lambda: work(engine))
 
@@ -116,7 +117,7 @@ class Pipeline:
     @asynccontextmanager
     async def lease(self, run: Run, engine: Engine, need: Need) -> AsyncIterator[LoadPlan | None]:
         """Hold the run's model; an engine that holds no memory needs no lease."""
-        if not isinstance(engine, LoadableEngine):
+        if not offers(engine, LoadableEngine):
             yield None
             return
         assert run.model is not None
@@ -234,7 +235,7 @@ class Answer:
                     raise  # else it never saw the request: a new worker gets it
 
     async def _round_size(self, wanted: int) -> int:
-        if wanted == 1 or not isinstance(self._engine, LoadableEngine):
+        if wanted == 1 or not offers(self._engine, LoadableEngine):
             return wanted
         self._first = None
         plan = await self._pipeline.scheduler.plan(self.model, self._engine)
@@ -267,13 +268,13 @@ class Answer:
             engine = self._engine
 
             async def measure() -> int:
-                assert isinstance(engine, TokenizingEngine)
+                assert offers(engine, TokenizingEngine)
                 exact = await engine.count_tokens(self.run)
                 return (
                     min(context, exact + output) if request.choices == 1 else exact + output * request.choices
                 )
 
-            need.measure = measure if isinstance(engine, TokenizingEngine) else None
+            need.measure = measure if offers(engine, TokenizingEngine) else None
         return need
 
     def _saw_first(self) -> None:

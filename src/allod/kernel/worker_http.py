@@ -51,15 +51,13 @@ class WorkerHttp:
     async def _send(self, method: str, path: str, body: Any) -> Answer:
         data = orjson.dumps(body) if body is not None else b""
         message = f"{method} {path} {self._head}{len(data)}\r\n\r\n".encode() + data
-        was_sent = False
         while connection := self._take_idle():
             try:
                 return await self._converse(connection, message)
             except EngineGone:
                 if not connection.is_stale:
                     raise
-                was_sent = True
-        return await self._converse(await self._connect(was_sent), message)
+        return await self._converse(await self._connect(), message)
 
     async def _converse(self, connection: _Connection, message: bytes) -> Answer:
         try:
@@ -83,8 +81,7 @@ class WorkerHttp:
         connection.idle_since = time.monotonic()
         self._idle.append(connection)
 
-    async def _connect(self, was_sent: bool) -> _Connection:
-        """A new connection. `was_sent`: the request has gone out before, so it may have been seen."""
+    async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
 
         def make() -> _Connection:
@@ -99,7 +96,7 @@ class WorkerHttp:
                 return made
             except OSError as error:
                 if error.errno != errno.EAGAIN or attempt == _CONNECT_TRIES - 1:
-                    raise EngineGone(f"{self._name} is not running.", reached=was_sent) from error
+                    raise EngineGone(f"{self._name} is not running.", reached=False) from error
                 await asyncio.sleep(0.02)
         raise AssertionError("unreachable")
 
@@ -195,7 +192,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _gone(self) -> EngineGone:
-        return EngineGone(f"{self._name} ended while it worked on this request.")
+        return EngineGone(f"{self._name} ended while it worked on this request.", reached=self._saw_bytes)
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -136,7 +136,7 @@ class EngineGone(EngineFailed):
 
     def __init__(self, detail: str, *, fix: str = "Send the request again.", reached: bool = True) -> None:
         super().__init__(detail, fix=fix)
-        self.reached = reached  # False: the engine never saw the request, so it can be sent again at no risk
+        self.reached = reached  # False: no byte of an answer came, so the request may be tried once more
 
 
 class LoadFailed(AllodError):

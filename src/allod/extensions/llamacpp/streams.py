@@ -139,7 +139,8 @@ def reading_calls(
 
 async def ask_json(worker: Worker, path: str, body: dict[str, Any], *, timeout_s: float = 60) -> Any:
     """POST something small to a worker and give its JSON. Raises our error for its."""
-    reply = await worker.http.request("POST", path, body, timeout_s=timeout_s)
+    async with worker.noticing_end():
+        reply = await worker.http.request("POST", path, body, timeout_s=timeout_s)
     if reply.status != 200:
         raise error_of(reply.status, reply.body, worker.model)
     return orjson.loads(reply.body)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from allod.sdk.engine import LoadPlan
 from allod.sdk.errors import EngineGone, LoadFailed
@@ -16,6 +16,7 @@ from allod.sdk.processes import Child, HttpClient
 _UNMEASURED_TOKEN_S = 0.5  # before a batch was seen: 2 tokens a second, slower than anything of use
 _BATCH_MARGIN = 8  # times the slowest batch seen
 _LOOKS_PER_TIMEOUT = 12
+_END_TAKES_S = 2
 
 # What llama.cpp prints -> what it means. Its own words are never shown: they hold paths.
 _REASONS = (
@@ -97,6 +98,20 @@ class Worker:
         finally:
             hang.cancel()
 
+    @asynccontextmanager
+    async def noticing_end(self) -> AsyncIterator[None]:
+        """Around a request: if the worker goes, that is told only when its end is known to all.
+
+        A socket is gone a few milliseconds before its process; the next request would meet the same worker again.
+        """
+        try:
+            yield
+        except EngineGone:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_TAKES_S):
+                    await self.child.wait()
+            raise
+
     # progress
 
     @asynccontextmanager
@@ -106,7 +121,8 @@ class Worker:
             self._last_sign = time.monotonic()
         self.running += 1
         try:
-            yield
+            async with self.noticing_end():
+                yield
         finally:
             self.running -= 1
 
