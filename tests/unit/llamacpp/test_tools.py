@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
@@ -143,7 +144,7 @@ def test_tools_are_said_first_where_there_is_no_system_text() -> None:
 
 def test_earlier_calls_and_results_are_plain_text_even_where_no_call_is_allowed() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "time", "arguments": '{"zone": "UTC"}'}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c", "content": "12:00"},
     ]
@@ -164,7 +165,7 @@ def events_of(pieces: Sequence[str], reason: str = "stop") -> list[ChatEvent]:
 
 def pieces_of(text: str, cuts: Sequence[int]) -> list[str]:
     edges = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(edges)]
 
 
 _json = st.recursive(
