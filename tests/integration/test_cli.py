@@ -28,7 +28,9 @@ from tests.conftest import MODEL
 from tests.http_client import busy_slots, get, wait_until, workers
 
 COMMAND = [sys.executable, "-m", "allod"]
-LONG = ["--set", "ignore_eos=true", "--max-tokens", "3000"]
+FIXED = ["--set", "temperature=0", "--set", "ignore_eos=true"]
+"""So that no answer is empty by chance."""
+LONG = [*FIXED, "--max-tokens", "3000"]
 
 
 def environment(home: Path, port: int, more: Mapping[str, str]) -> dict[str, str]:
@@ -127,8 +129,8 @@ def test_run_joins_its_argument_and_stdin(server: RunningServer) -> None:
 
 
 def test_run_prints_the_answer_and_nothing_else(server: RunningServer) -> None:
-    done = allod(server, "run", "Say hi.", "--max-tokens", "4", "--set", "seed=7", "--stats")
-    facts = told(server, "run", "Say hi.", "--max-tokens", "4", "--set", "seed=7")
+    done = allod(server, "run", "Say hi.", "--max-tokens", "4", *FIXED, "--set", "seed=7", "--stats")
+    facts = told(server, "run", "Say hi.", "--max-tokens", "4", *FIXED, "--set", "seed=7")
     assert done.stdout == facts["text"].rstrip("\n") + "\n"
     assert re.fullmatch(
         r"first token after [\d.]+ s · prompt \d+ tokens(, [\d.]+ tokens/s)?( \(\d+ from the cache\))?"
@@ -144,7 +146,17 @@ def test_run_prints_the_answer_and_nothing_else(server: RunningServer) -> None:
 def test_run_prints_a_forced_tool_call_as_json(server: RunningServer) -> None:
     schema = {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]}
     tools = json.dumps([{"type": "function", "function": {"name": "weather", "parameters": schema}}])
-    done = allod(server, "run", "Weather?", "--set", f"tools={tools}", "--set", "tool_choice=required")
+    done = allod(
+        server,
+        "run",
+        "Weather?",
+        "--set",
+        "temperature=0",
+        "--set",
+        f"tools={tools}",
+        "--set",
+        "tool_choice=required",
+    )
     call = json.loads(done.stdout)["function"]
     assert (call["name"], json.loads(call["arguments"])) == ("weather", {"city": "Oslo"})
 
@@ -220,7 +232,7 @@ def test_ctrl_c_ends_run_and_its_work(server: RunningServer) -> None:
 
 
 def test_run_starts_a_server_and_leaves_none(home: Path) -> None:
-    done = allod(home, "run", "Say hi.", "--max-tokens", "2")
+    done = allod(home, "run", "Say hi.", "--max-tokens", "4", *FIXED)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
     assert processes_on(home) == []
@@ -380,7 +392,7 @@ def test_chat_reads_lines_from_a_pipe_and_remembers(server: RunningServer) -> No
     first, second = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 0
     assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"] + 4
-    plain = allod(server, "chat", "--set", "max_tokens=4", "--set", "seed=1", stdin="Hello.\n")
+    plain = allod(server, "chat", "--set", "max_tokens=4", *FIXED, stdin="Hello.\n")
     assert plain.stdout.strip()
     assert "\x1b" not in plain.stdout
 
@@ -466,14 +478,14 @@ def test_ctrl_c_stops_an_answer_and_keeps_the_session(server: RunningServer, tmp
 
 
 def test_an_error_is_told_and_the_chat_goes_on(server: RunningServer) -> None:
-    with chatting(server) as terminal:
+    with chatting(server, *FIXED) as terminal:
         terminal.sees("> ")
         for typed, seen in [
             ("/nonsense", "There is no command /nonsense."),
             ("/model nobody", "There is no model 'nobody'."),
             ("/set nonsense 1", "nonsense = 1"),
             ("hi", "does not know the field 'nonsense'"),
-            ("/set nonsense", "Nothing is set"),
+            ("/set nonsense", "ignore_eos = true"),
             ("/system Be brief.", "These are the instructions"),
             ("/stats", "Figures are shown"),
             ("/set max_tokens 2", "max_tokens = 2"),
@@ -490,7 +502,7 @@ def test_an_error_is_told_and_the_chat_goes_on(server: RunningServer) -> None:
 
 def test_a_pasted_text_keeps_its_lines_and_is_sent_once(server: RunningServer, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
-    with chatting(server, "--set", "max_tokens=2") as terminal:
+    with chatting(server, *FIXED, "--set", "max_tokens=2") as terminal:
         terminal.sees("> ")
         terminal.types("\x1b[200~one\r\n  two\r\nthree\x1b[201~")
         terminal.sees("three")
