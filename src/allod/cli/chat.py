@@ -44,7 +44,7 @@ def _talk(conversation: Conversation, client: Client) -> None:
     """A conversation with a person: an error is told, and the conversation goes on."""
     from allod.cli.chat_commands import COMMANDS, Leave, is_command, model_names, obey
     from allod.cli.chat_input import edited_lines
-    from allod.cli.output import printable
+    from allod.cli.output import tell
 
     def names() -> list[str]:
         with contextlib.suppress(Failure):
@@ -55,29 +55,26 @@ def _talk(conversation: Conversation, client: Client) -> None:
     for text in edited_lines(COMMANDS, names):
         try:
             if is_command(text):
-                print(printable(obey(text.strip(), conversation, client)), end="\n\n")
+                tell(obey(text.strip(), conversation, client) + "\n")
             else:
                 _exchange(text.strip(), conversation, client)
         except Leave:
             return
         except KeyboardInterrupt:  # an impatient second Ctrl-C: what hung is given up, the session stays
-            print("\n")
+            tell("\n")
         except Failure as failure:
-            print(
-                printable(f"{say('Error: {detail}', detail=failure.detail)}\n{failure.fix}".strip()),
-                end="\n\n",
-            )
+            tell(f"{say('Error: {detail}', detail=failure.detail)}\n{failure.fix}".strip() + "\n")
 
 
 def _greet(conversation: Conversation, client: Client) -> None:
     """Say who answers. Raises Failure if the server does not know the model."""
     from urllib.parse import quote
 
-    from allod.cli.output import printable
+    from allod.cli.output import tell
 
     found = client.request("GET", f"/v1/models/{quote(conversation.model, safe='')}")
     conversation.model = (found.get("allod") or {}).get("alias_of") or found["id"]
-    print(printable(conversation.model), "·", say("/help lists the commands, Ctrl-D leaves"), end="\n\n")
+    tell(f"{conversation.model} · {say('/help lists the commands, Ctrl-D leaves')}\n")
 
 
 def _exchange(text: str, conversation: Conversation, client: Client) -> None:
@@ -85,23 +82,24 @@ def _exchange(text: str, conversation: Conversation, client: Client) -> None:
     from allod.cli.answer import Answer, stats
     from allod.cli.chat_input import unseen_keys
     from allod.cli.live_answer import LiveScreen
+    from allod.cli.output import tell
 
     answer = Answer()
-    print()
+    tell()
     try:
         with unseen_keys(), _ctrl_c_stops(client) as stopped:
             _show(text, answer, conversation, client, LiveScreen())
     finally:
         is_kept = conversation.add(text, answer)
     if stopped:
-        print(
+        tell(
             say("(stopped)") if is_kept else say("(stopped before the answer began; the question is dropped)")
         )
     if answer.finish_reason == "length":
-        print(say("(cut: the answer reached its longest length; /set max_tokens N allows more)"))
+        tell(say("(cut: the answer reached its longest length; /set max_tokens N allows more)"))
     if conversation.shows_stats and is_kept:
-        print(stats(answer))
-    print()
+        tell(stats(answer))
+    tell()
 
 
 def _show(text: str, answer: Answer, conversation: Conversation, client: Client, screen: Screen) -> None:

@@ -51,6 +51,16 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Se
     print("\n".join(line.rstrip() for line in capture.get().splitlines()), flush=True)
 
 
+def tell(text: str = "") -> None:
+    """Say something to a person at a terminal: control characters taken out, lines broken between words."""
+    from rich.console import Group
+
+    from allod.cli.wrapping import WrappedText
+
+    # A text by itself would be joined into a plain one, which wraps otherwise.
+    console().print(Group(WrappedText(printable(text))))
+
+
 def note(text: str) -> None:
     """Say something to the person, beside the results: on stderr."""
     print(printable(text), file=sys.stderr, flush=True)

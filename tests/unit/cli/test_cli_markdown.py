@@ -16,6 +16,7 @@ from allod.cli import live_answer
 from allod.cli.answer import Piece
 from allod.cli.live_answer import LiveScreen
 from allod.cli.markdown import render_markdown, split_blocks
+from allod.cli.output import tell
 from allod.cli.wrapping import break_offsets
 
 ANSWER = """# Title
@@ -182,3 +183,18 @@ def test_a_model_cannot_steer_the_terminal(terminal: Console) -> None:
     assert "\x1b[2J" not in terminal.file.getvalue()
     assert "\x1b]0" not in terminal.file.getvalue()
     assert seen_on(terminal)[0] == "a[2Jb]0;titlec"
+
+
+def test_what_is_told_is_broken_between_words_and_between_chinese_characters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    tell("put a space before it\x1b[31m\n")
+    tell("/help 列出所有命令。要发送")
+    assert capsys.readouterr().out.splitlines() == [
+        "put a space before",
+        "it[31m",
+        "",
+        "/help 列出所有命令。",
+        "要发送",
+    ]
