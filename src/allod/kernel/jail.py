@@ -17,7 +17,8 @@ Not layers but always: no capability, no new privilege, no core file, no descrip
 Left open: sendmsg(2) with an address on a datagram socket, since a filter cannot look behind a pointer; so no such
 socket can be made or kept. Signals to the same user's processes before Landlock ABI 6. The names of processes where
 /proc may be read. A core limit of 0 does not stop a core_pattern pipe (core(5)): the program has to set
-PR_SET_DUMPABLE itself, because exec resets it.
+PR_SET_DUMPABLE itself, because exec resets it. That hides its memory from the same user's other programs only
+where it has no user namespace: the owner of one has every capability in it (user_namespaces(7)), also to trace.
 
 Imports nothing of Allod and runs before any thread exists. Linux; the seccomp layer on x86_64 and aarch64 only.
 Numbers: asm/unistd_64.h, asm-generic/unistd.h, linux/{audit,capability,landlock,prctl,sched,seccomp,socket}.h.
