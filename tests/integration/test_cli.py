@@ -367,7 +367,8 @@ def test_doctor_says_what_there_is(server: RunningServer) -> None:
 
 
 def test_doctor_looks_at_the_usual_port_where_no_server_runs(home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
         found = told(home, "doctor", ALLOD_PORT=str(port))
     (check,) = [check for check in found["checks"] if check["name"] in ("port", "addresses")]
