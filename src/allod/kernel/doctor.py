@@ -22,6 +22,9 @@ _LAYERS = {
     "landlock": "only its own files (Landlock)",
     "seccomp": "only unix sockets that it was given (seccomp)",
 }
+_ALLOW = "Allow user namespaces, or use a kernel of 6.7 or newer."
+_OTHERS_HOLD = f"The other walls hold. {_ALLOW}"
+_NONE_HOLDS = f"No wall holds, so no model runs. {_ALLOW} Or set server.allow_unwalled_workers."
 
 
 class Doctor:
@@ -72,14 +75,15 @@ class Doctor:
             ]
         report = await self._processes.probe_walls()
         why = report.get("why") or {}
+        has_any = any(report.get(layer) for layer in _LAYERS)
         return [
             Check(f"wall: {layer}", "ok", f"each worker has {meaning}")
             if report.get(layer)
             else Check(
                 f"wall: {layer}",
-                "warn",
+                "warn" if has_any else "fail",
                 f"this kernel refuses it: {why.get(layer, 'no reason given')}",
-                "The other walls hold. Allow user namespaces, or use a kernel of 6.7 or newer.",
+                _OTHERS_HOLD if has_any else _NONE_HOLDS,
             )
             for layer, meaning in _LAYERS.items()
         ]
