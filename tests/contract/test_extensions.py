@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -129,3 +131,20 @@ async def test_a_task_left_behind_is_named(tmp_path: Path) -> None:
         await contract.check_life(Forgetful, tmp_path)
     for task in asyncio.all_tasks() - began:
         task.cancel()
+
+
+class Careless(Tidy):
+    """Leaves a program running."""
+
+    def router(self) -> APIRouter:
+        self.program = subprocess.Popen(["sleep", "60"])
+        return super().router()
+
+
+async def test_a_program_left_behind_is_named(tmp_path: Path) -> None:
+    began = set(psutil.Process().children())
+    with pytest.raises(AssertionError, match=r"programs behind.*sleep"):
+        await contract.check_life(Careless, tmp_path)
+    for program in set(psutil.Process().children()) - began:
+        program.kill()
+        program.wait()

@@ -18,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -85,8 +86,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 async def check_life(kind: Kind, folder: Path) -> None:
-    """It starts on an empty data folder, contributes, stops, starts again where it has been, and leaves no task."""
-    before = asyncio.all_tasks()
+    """It starts on an empty data folder, contributes, stops, starts again where it was, and leaves nothing running."""
+    before, programs_before = asyncio.all_tasks(), set(psutil.Process().children())
     for _ in ("an empty folder", "the same folder again"):
         async with surroundings(folder) as context_for:
             extension = kind(context_for(kind, kind.Settings()))
@@ -95,6 +96,8 @@ async def check_life(kind: Kind, folder: Path) -> None:
             await asyncio.wait_for(extension.stop(), _START_S)
         left = {task.get_name() for task in asyncio.all_tasks() - before if not task.done()}
         assert not left, f"{kind.manifest.name} left tasks behind: {sorted(left)}"
+        running = {child.name() for child in set(psutil.Process().children()) - programs_before}
+        assert not running, f"{kind.manifest.name} left programs behind: {sorted(running)}"
 
 
 async def check_contributions(extension: Extension[Any]) -> None:
