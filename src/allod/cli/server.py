@@ -96,8 +96,11 @@ def _named(url: str) -> Client:
 
 
 def _own(facts: dict[str, Any]) -> Client:
-    """A client of this user's own server, whose run file lets in who may read it."""
-    return Client(_address(facts), _key() or str(facts.get("key", "")), is_own=True)
+    """A client of this user's own server, whose run file lets in who may read it.
+
+    Its key comes first: ALLOD_API_KEY may be meant for another server.
+    """
+    return Client(_address(facts), str(facts.get("key") or "") or _key(), is_own=True)
 
 
 def _key() -> str:
