@@ -121,7 +121,7 @@ def test_no_word_of_a_prompt_is_kept(server: RunningServer, worker: Path) -> Non
     """Whether it is answered or refused: neither in the log nor in any file of the data folder."""
     for text in (_CANARY, "word " * 9000 + _CANARY):
         for stream in (False, True):
-            chat(server, text, stream=stream)
+            assert (chat(server, text, stream=stream).status == 200) is (text == _CANARY)
         post(server, "/v1/completions", {"model": "jan", "prompt": text, "max_tokens": 4})
         post(server, "/v1/embeddings", {"model": "jan", "input": text})
         post(server, "/v1/tokenize", {"model": "jan", "content": text})

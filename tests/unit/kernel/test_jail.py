@@ -373,6 +373,36 @@ def test_no_socket_that_reaches_others_is_kept(who: Who, family: int, kind: int)
     assert "descriptor 0 is a socket" in ran.errors
 
 
+@pytest.mark.parametrize(("dumpable", "outcome"), [(0, "EPERM"), (1, "OUT")])
+def test_without_a_user_namespace_it_can_hide_its_memory(who: Who, dumpable: int, outcome: str) -> None:
+    """With one it cannot: the namespace's owner, which is its user, has every capability in it."""
+    if who.is_root:
+        pytest.skip("root may read everything")
+    code = """
+    import ctypes, sys, time
+    libc, secret = ctypes.CDLL(None), ctypes.create_string_buffer(b"secret")
+    libc.prctl(4, int(sys.argv[1]), 0, 0, 0)
+    print(ctypes.addressof(secret), flush=True)
+    time.sleep(60)
+    """
+    read = """
+    class Span(ctypes.Structure):
+        _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+    one, buffer = ctypes.c_ulong(1), ctypes.create_string_buffer(6)
+    here, there = Span(ctypes.addressof(buffer), 6), Span(int(to[1]), 6)
+    pid, none = int(to[0]), ctypes.c_ulong(0)
+    check(libc.process_vm_readv(pid, ctypes.byref(here), one, ctypes.byref(there), one, none))
+    """
+    with who.start(who.walled(who.program(code, dumpable), namespaces=[])) as process:
+        assert process.stdout
+        address = process.stdout.readline().strip()
+        found = who.outside(_framed(read), process.pid, address).output
+        process.kill()
+    if dumpable and found != outcome:
+        pytest.skip("no program may read another's memory here")
+    assert found == outcome
+
+
 # --- its life -------------------------------------------------------------------------------------------------------
 
 _SPAWN = """

@@ -34,11 +34,7 @@ async def _engine(context: Context[LlamaCppSettings]) -> Check:
         await known_flags(context.processes, program)
     except AllodError as error:
         return Check("engine", "fail", error.detail, error.fix or "Correct llamacpp.binary.")
-    return Check(
-        "engine",
-        "ok",
-        f"{program}; its memory can be read by this user's other programs, unlike the built-in engine's",
-    )
+    return Check("engine", "ok", f"{program}; unlike the built-in engine, it does not hide its memory")
 
 
 async def _devices(context: Context[LlamaCppSettings]) -> Sequence[Check]:
