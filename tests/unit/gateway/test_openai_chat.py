@@ -476,6 +476,19 @@ async def test_an_empty_answer_is_empty_text() -> None:
             b':\n\ndata: {"a":1,"allod":{"seed":5}}\n\ndata: {"b":2}\n\n',
         ),
         (b'data: {"a":{"b":"}"}}\n\n', b'data: {"a":{"b":"}"},"allod":{"seed":5}}\n\n'),
+        (
+            b'data: {"c":[{"delta":{"role":"assistant","content":null}}]}\n\n',
+            b'data: {"c":[{"delta":{"role":"assistant","content":null}}],"allod":{"seed":5}}\n\n',
+        ),
+        (  # llama.cpp forgets the role where the first token is no whole character
+            b'data: {"c":[{"delta":{"content":"\\"role\\": \xf0\x9f\xa7\xbf"}}]}\n\n',
+            b'data: {"c":[{"delta":{"role":"assistant","content":"\\"role\\": \xf0\x9f\xa7\xbf"}}],'
+            b'"allod":{"seed":5}}\n\n',
+        ),
+        (
+            b'data: {"c":[{"delta":{}}]}\n\n',
+            b'data: {"c":[{"delta":{"role":"assistant"}}],"allod":{"seed":5}}\n\n',
+        ),
     ],
 )
 def test_a_mark_in_frames_that_are_passed_on(frames: bytes, wanted: bytes | None) -> None:

@@ -182,13 +182,26 @@ def extras(request: ChatRequest, notes: list[Any]) -> dict[str, Any]:
     return {"seed": request.seed, **({"notes": notes} if notes else {})}
 
 
+_WITH_ROLE = (
+    (b'"delta":{"', b'"delta":{"role":"assistant","'),
+    (b'"delta":{}', b'"delta":{"role":"assistant"}'),
+)
+
+
 def with_extras(frames: bytes, allod: dict[str, Any]) -> bytes | None:
-    """`frames` with the `allod` object put into the first of them that holds data; None if none does."""
+    """`frames` with the `allod` object put into the first of them that holds data; None if none does.
+
+    Its delta gets a role if it has none: llama.cpp forgets it where an answer's first token is no whole character.
+    """
     start = 0 if frames.startswith(b"data: {") else frames.find(b"\n\ndata: {")
     if start < 0:
         return None
     end = frames.index(b"}\n\n", start)
-    return frames[:end] + b',"allod":' + orjson.dumps(allod) + frames[end:]
+    head = frames[:end]
+    if b'"role"' not in head:  # within texts each quote has a backslash before it
+        for old, new in _WITH_ROLE:
+            head = head.replace(old, new, 1)
+    return head + b',"allod":' + orjson.dumps(allod) + frames[end:]
 
 
 class Encoder:
