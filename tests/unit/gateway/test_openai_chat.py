@@ -283,6 +283,14 @@ def test_older_calls_are_calls_of_tools() -> None:
     assert refusal(messages=[*HELLO, wrong]).param == "messages[1].function_call.arguments"
 
 
+def test_older_and_newer_names_at_once_are_refused() -> None:
+    function = TOOL["function"]
+    assert refusal(tools=[TOOL], functions=[function]).param == "functions"
+    called = {"function_call": "none", "tool_choice": "auto"}
+    assert refusal(tools=[TOOL], **called).param == "function_call"
+    assert parse(tools=[TOOL], functions=None)[0].parameters["tools"] == [TOOL]
+
+
 def test_older_names_of_tools() -> None:
     request, _ = parse(functions=[TOOL["function"]], function_call={"name": "look"})
     assert request.parameters == {

@@ -131,6 +131,9 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
     for number, message in enumerate(checked.messages):
         check_message(message, f"messages[{number}]")
     check_stop(checked.stop)
+    for older, newer in (("functions", "tools"), ("function_call", "tool_choice")):
+        if body.get(older) and body.get(newer):
+            raise BadRequest(f"{older}: is the older name of {newer}.", fix="Send one of them.", param=older)
     if checked.top_logprobs is not None and not checked.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
     if checked.response_format is not None and checked.response_format.type == "json_schema":
