@@ -469,6 +469,18 @@ async def test_who_asks_for_a_model_that_is_leaving_waits_until_it_is_back(house
     assert house.diary[:4] == ["load a", "load b", "unload a", "load c"]
 
 
+async def test_a_model_that_left_by_itself_while_room_was_made_is_not_waited_for(house: House) -> None:
+    busy, leaving = await house.ask("a"), await house.ask("b", keep_alive_s=0)
+    house.engine.size_bytes = 900  # both have to leave
+    wanting = await house.ask("c")
+    await leaving.leave()
+    back = await house.ask("b")  # waits for the memory that is being made free
+    await busy.leave()
+    assert (wanting.is_held, back.is_held) == (True, False)
+    await wanting.leave()
+    assert back.is_held
+
+
 # unloading
 
 
@@ -479,7 +491,7 @@ async def test_keep_alive_of_zero_unloads_at_the_end_of_the_run(house: House) ->
 
 
 async def test_keep_alive_of_zero_waits_for_the_others(house: House) -> None:
-    first, second = await house.ask(keep_alive_s=0), await house.ask()
+    first, second = await house.ask(keep_alive_s=0), await house.ask(keep_alive_s=0)
     await first.leave()
     assert house.diary == ["load a"]
     await second.leave()
