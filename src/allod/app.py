@@ -191,7 +191,7 @@ def _stop_signal(stop_with_stdin: bool) -> asyncio.Event:
 def _server_file(paths: Paths, addresses: Sequence[str], key: str) -> Iterator[None]:
     """While the server runs, a file says where, and lets in who may read it: this user's own commands."""
     said = {"pid": os.getpid(), "urls": list(addresses), "version": __version__, "key": key}
-    part = paths.server_file.with_suffix(".part")
+    part = paths.server_file.with_suffix(f".{os.getpid()}")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(said, file)
     part.replace(paths.server_file)

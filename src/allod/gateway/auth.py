@@ -12,6 +12,7 @@ from allod.kernel.settings import ServerSettings
 from allod.sdk.chat import Caller
 from allod.sdk.errors import Forbidden, Unauthorized
 
+_HEADERS = b"authorization, content-type, x-api-key"
 _OPEN_PATHS = ("/health", "/health/live", "/health/ready")
 
 
@@ -81,7 +82,8 @@ class Doors:
             (b"access-control-allow-origin", origin),
             (b"vary", b"Origin"),
             (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-            (b"access-control-allow-headers", b"authorization, content-type, x-api-key"),
+            # a trusted page may send any header: clients have many of their own
+            (b"access-control-allow-headers", headers.get(b"access-control-request-headers", _HEADERS)),
             (b"access-control-max-age", b"600"),
         )
 

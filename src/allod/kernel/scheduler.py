@@ -19,7 +19,7 @@ from typing import Literal
 from allod.kernel.eviction import Resident, plan_eviction
 from allod.kernel.metrics import Metrics
 from allod.sdk.engine import DeviceId, LoadableEngine, LoadPlan, ModelCard, ModelId
-from allod.sdk.errors import AllodError, LoadFailed, QueueFull
+from allod.sdk.errors import AllodError, EngineGone, LoadFailed, QueueFull
 from allod.sdk.events import Events, ModelStateChanged
 
 State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
@@ -113,7 +113,7 @@ class Scheduler:
         """
         seat = self._seat(card, engine)
         if keep_alive_s is not None:
-            seat.keep_alive_s = keep_alive_s
+            seat.keep_alive_s = keep_alive_s  # holds until it is unloaded, for those too who say nothing
         asked = time.monotonic()
         grant = await self._enter(seat, need)
         self._metrics.queue_time.labels(card.id).observe(time.monotonic() - asked)
@@ -126,6 +126,8 @@ class Scheduler:
     async def _enter(self, seat: _Seat, need: Need) -> _Grant:
         if seat.plan is not None and seat.is_loaded and not seat.waiting and self._fits(seat, need):
             return self._grant(seat, need)
+        if self._is_closed:
+            raise _stopping()
         if len(seat.waiting) >= self._max_waiting:
             raise QueueFull(
                 f"{len(seat.waiting)} requests already wait for {seat.card.id!r}.",
@@ -170,6 +172,8 @@ class Scheduler:
         assert waiter.need.measure is not None
         try:
             waiter.need.tokens = await waiter.need.measure()
+        except EngineGone:
+            pass  # its upper bound stands, and the next load is measured no better
         except AllodError as error:
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
@@ -256,7 +260,7 @@ class Scheduler:
         free_bytes = self._free_bytes(resident)
         plan = await seat.engine.plan(seat.card.id, free_bytes)
         for model in plan_eviction(plan, resident, free_bytes):
-            await self._unload(self._seats[model], "memory")
+            await self._evict(self._seats[model])
         self._set_state(seat, "starting")
         seat.term += 1
         term = seat.term
@@ -307,7 +311,7 @@ class Scheduler:
 
     def _forget_load(self, seat: _Seat) -> None:
         seat.term += 1
-        seat.plan = None
+        seat.plan = seat.keep_alive_s = None
         seat.running = seat.free_slots = seat.free_tokens = 0
         seat.idle.set()
         self._metrics.running.labels(seat.card.id).set(0)
@@ -323,6 +327,13 @@ class Scheduler:
             await asyncio.wait([seat.work])
         if seat.is_loaded:
             seat.work = asyncio.create_task(self._unload(seat, "asked"))
+            await seat.work
+
+    async def _evict(self, seat: _Seat) -> None:
+        if seat.work is not None:  # it is being unloaded already
+            await asyncio.wait([seat.work])
+        if seat.is_loaded:
+            seat.work = asyncio.create_task(self._unload(seat, "memory"))
             await seat.work
 
     async def _unload(self, seat: _Seat, reason: str) -> None:
@@ -365,7 +376,7 @@ class Scheduler:
         return seat.state if seat else "stopped"
 
     def residents(self) -> list[Resident]:
-        """What is in memory, as eviction sees it: planned bytes, or measured ones where they are more."""
+        """What is in memory, as eviction sees it: by plan, since a context fills up only while it is used."""
         return [
             Resident(seat.card.id, seat.plan.bytes_by_device, seat.running > 0, seat.pinned, seat.last_used)
             for seat in self._seats.values()
@@ -404,13 +415,15 @@ class Scheduler:
     async def close(self) -> None:
         """Unload everything, without waiting for runs."""
         self._is_closed = True
+        loaded = [seat for seat in self._seats.values() if seat.plan is not None]
         tasks = [seat.work for seat in self._seats.values() if seat.work is not None]
         if self._idle_watch is not None:
             tasks.append(self._idle_watch)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        loaded = [seat for seat in self._seats.values() if seat.plan is not None]
+        for seat in self._seats.values():
+            self._refuse(seat, _stopping())
         for seat in loaded:
             self._set_state(seat, "stopping")
         await asyncio.gather(*(seat.engine.unload(seat.card.id) for seat in loaded))
@@ -425,6 +438,10 @@ class Scheduler:
         seat.state, seat.reason = state, reason
         self._metrics.loaded.set(sum(s.plan is not None for s in self._seats.values()))
         self._events.publish(ModelStateChanged(seat.card.id, state, reason))
+
+
+def _stopping() -> LoadFailed:
+    return LoadFailed("The server is stopping.", fix="Send the request again once it runs.")
 
 
 def _too_soon(seat: _Seat, wait_s: float) -> LoadFailed:

@@ -657,3 +657,28 @@ async def test_closing_ends_a_load_in_the_middle(house: House) -> None:
     await house.scheduler.close()
     assert house.diary == ["load a", "unload a"]
     await lease.cancel()
+
+
+async def test_closing_unloads_a_model_that_was_about_to_leave(house: House) -> None:
+    lease = await house.ask()
+    unloading = asyncio.create_task(house.scheduler.unload(ModelId("a")))
+    await settle()
+    await house.scheduler.close()
+    await asyncio.wait([unloading])
+    assert house.diary == ["load a", "unload a"]
+    await lease.leave()
+
+
+async def test_closing_tells_those_who_wait(house: House) -> None:
+    lease = await house.ask(tokens=100)
+    waiting = await house.ask()
+    await house.scheduler.close()
+    assert isinstance(await waiting.error(), LoadFailed)
+    await lease.leave()
+
+
+async def test_closing_tells_those_who_wait_for_a_load(house: House) -> None:
+    house.engine.gate.clear()
+    waiting = await house.ask()
+    await house.scheduler.close()
+    assert isinstance(await waiting.error(), LoadFailed)

@@ -148,7 +148,7 @@ class Catalog:
             if len(kept) == len(references):
                 raise BadRequest(
                     f"{model.id!r} was not added by its path: it lies in a folder or list of the settings.",
-                    fix=f"Move {model.path} away, or change the settings.",
+                    fix="Move the file away, or change the settings.",
                     param="model",
                 )
             _write_json(self._references, [str(path) for path in kept])
@@ -232,7 +232,7 @@ def _read(glance: _Glance) -> _Glance:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The GGUF files of one folder, hidden ones left out, by name."""
+    """The GGUF files of one folder, by name."""
     return sorted((path for path, is_folder in _entries(folder) if not is_folder), key=_by_name)
 
 

@@ -142,6 +142,8 @@ def program_command(
         arguments.append(("--gpu-layers", str(options.gpu_layers)))
     if address.port:
         arguments.append(("--port", str(address.port)))
+    if address.key:
+        arguments.append(("--api-key", address.key))
     if options.threads:
         arguments.append(("--threads", str(options.threads)))
     if options.embedding_only or options.pooling:

@@ -41,7 +41,7 @@ class WorkerStream:
         self._worker = worker
         self._ask = ask
         self._wants_progress = wants_progress
-        self._has_progress = False
+        self._processed = 0
         self._counter = UsageCounter()
         self.wire = wire
 
@@ -85,8 +85,10 @@ class WorkerStream:
                     chunk = whole + gap
                     if not chunk:
                         continue
-                if ERROR in chunk:
-                    raise _error_in(chunk, worker.model)
+                if (at := chunk.find(ERROR)) >= 0:
+                    if at:
+                        yield chunk[:at]
+                    raise _error_in(chunk[at:], worker.model)
                 self._counter.look_at(chunk)
                 if reading_prompt:
                     chunk, reading_prompt = self._without_progress(worker, chunk)
@@ -104,9 +106,10 @@ class WorkerStream:
         """`chunk` less its progress frames, unless wanted; and whether the prompt is still being read."""
         if _PROGRESS not in chunk:
             return chunk, chunk.startswith(b":")
-        if self._has_progress:  # the first tells of no batch: it comes before there was one
-            worker.read_batch()
-        self._has_progress = True
+        for frame in frames_of(chunk):
+            if progress := frame.get("prompt_progress"):
+                worker.read_batch(progress["processed"] - self._processed)
+                self._processed = progress["processed"]
         if self._wants_progress:
             return chunk, True
         frames = chunk.split(b"\n\n")

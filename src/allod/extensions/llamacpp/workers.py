@@ -130,11 +130,14 @@ class Worker:
         """A piece of an answer has come."""
         self._last_sign = time.monotonic()
 
-    def read_batch(self) -> None:
-        """A prompt_progress has come: the time since the last sign was at most one batch."""
+    def read_batch(self, tokens: int) -> None:
+        """A prompt_progress has come: the time since the last sign was at most one batch of so many tokens.
+
+        Small ones say nothing of what a whole one takes.
+        """
         now = time.monotonic()
-        took = now - self._last_sign
-        self._slowest_batch_s = max(took, self._slowest_batch_s or 0.0)
+        if tokens > self._batch_tokens // 2:
+            self._slowest_batch_s = max(now - self._last_sign, self._slowest_batch_s or 0.0)
         self._last_sign = now
 
     @property
