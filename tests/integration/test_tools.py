@@ -208,3 +208,30 @@ def test_a_tool_without_parameters(server: RunningServer) -> None:
     tool = {"type": "function", "function": {"name": "now"}}
     choice = chat(server, tools=[tool], tool_choice="required", max_tokens=40).json["choices"][0]
     assert calls_of(choice["message"]) == [("now", {})]
+
+
+def test_parameters_with_definitions_are_obeyed(server: RunningServer) -> None:
+    """As pydantic writes them: the parts of a schema beside it, pointed at."""
+    size = {"enum": ["small", "large"]}
+    schema = {
+        "type": "object",
+        "$defs": {"Size": size},
+        "properties": {
+            "size": {"$ref": "#/$defs/Size"},
+            "sizes": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/Size"}},
+        },
+        "required": ["size", "sizes"],
+    }
+    tool = {"type": "function", "function": {"name": "order", "parameters": schema}}
+    other = {
+        "type": "function",
+        "function": {"name": "cancel", "parameters": {**schema, "$defs": {"Size": {"const": "none"}}}},
+    }
+    for choice in ("order", "cancel"):
+        named = {"type": "function", "function": {"name": choice}}
+        message = chat(server, tools=[tool, other], tool_choice=named, max_tokens=120).json["choices"][0][
+            "message"
+        ]
+        ((name, arguments),) = calls_of(message)
+        assert name == choice
+        assert arguments["size"] in (size["enum"] if choice == "order" else ["none"])

@@ -1,6 +1,7 @@
 """Walls around this process, then another program in its place: a worker, which only answers on a unix socket.
 
     python -I -S jail.py SPEC -- PROGRAM ARGUMENT...     become PROGRAM (an absolute path) behind walls
+    python -I jail.py SPEC --run FILE ARGUMENT...        run a Python file behind walls, in this same interpreter
     python -I -S jail.py --probe                         print which layers this kernel offers
 
 SPEC is a JSON object. Every key but the first two may be left out; the default is the tighter choice.
@@ -18,7 +19,8 @@ Left open: sendmsg(2) with an address on a datagram socket, since a filter canno
 socket can be made or kept. Signals to the same user's processes before Landlock ABI 6. The names of processes where
 /proc may be read. A core limit of 0 does not stop a core_pattern pipe (core(5)): the program has to set
 PR_SET_DUMPABLE itself, because exec resets it. That hides its memory from the same user's other programs only
-where it has no user namespace: the owner of one has every capability in it (user_namespaces(7)), also to trace.
+where it was exec'd outside of the user namespace, whose owner has every capability in it (user_namespaces(7)), also
+to trace: so with --run, and not with a program of others.
 
 Imports nothing of Allod and runs before any thread exists. Linux; the seccomp layer on x86_64 and aarch64 only.
 Numbers: asm/unistd_64.h, asm-generic/unistd.h, linux/{audit,capability,landlock,prctl,sched,seccomp,socket}.h.
@@ -318,8 +320,8 @@ def parse_spec(text: str) -> dict[str, Any]:
     return spec
 
 
-def become(spec: dict[str, Any], argv: list[str]) -> None:
-    """Put up the walls and exec, so it never returns. Raises OSError if the program cannot be started."""
+def shut_in(spec: dict[str, Any]) -> str:
+    """Put up the walls that a spec asks for, say so on stderr, and give the report as JSON."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     keep_standard_descriptors()
     report = put_up_walls(spec["namespaces"], spec["read"], spec["write"])
@@ -328,10 +330,27 @@ def become(spec: dict[str, Any], argv: list[str]) -> None:
         os.write(2, f"jail: no wall holds, so nothing is started: {text}\n".encode())
         sys.exit(NO_WALLS)
     die_with(spec["parent"])
+    os.write(2, f"allod-walls {text}\n".encode())
+    return text
+
+
+def become(spec: dict[str, Any], argv: list[str]) -> None:
+    """Put up the walls and exec, so it never returns. Raises OSError if the program cannot be started."""
+    text = shut_in(spec)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec hands that on
         signal.signal(number, signal.SIG_DFL)
-    os.write(2, f"allod-walls {text}\n".encode())
     os.execve(argv[0], argv, spec["environment"] | {"ALLOD_WALLS": text})
+
+
+def run_here(spec: dict[str, Any], argv: list[str]) -> None:
+    """Put up the walls and run a Python file as the main program. Who starts this has to scrub the environment."""
+    import runpy
+
+    text = shut_in(spec)
+    os.environ.clear()
+    os.environ.update(spec["environment"] | {"ALLOD_WALLS": text})
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name="__main__")
 
 
 def main(arguments: list[str]) -> None:
@@ -340,13 +359,15 @@ def main(arguments: list[str]) -> None:
         os.write(1, json.dumps(supported()).encode() + b"\n")
         return
     try:
-        text, dashes, *argv = arguments
-        if dashes != "--" or not argv:
+        text, how, *argv = arguments
+        if how not in ("--", "--run") or not argv:
             raise ValueError("no program")
         spec = parse_spec(text)
     except (ValueError, TypeError) as error:
-        os.write(2, f"jail: {error}; usage: jail.py SPEC -- PROGRAM ARGUMENT...\n".encode())
+        os.write(2, f"jail: {error}; usage: jail.py SPEC (-- PROGRAM | --run FILE) ARGUMENT...\n".encode())
         sys.exit(os.EX_USAGE)
+    if how == "--run":
+        return run_here(spec, argv)
     try:
         become(spec, argv)
     except OSError as error:

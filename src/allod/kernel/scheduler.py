@@ -177,17 +177,20 @@ class Scheduler:
         except AllodError as error:
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
+        except Exception:
+            _log.exception("counting the tokens of a request for %s failed", seat.card.id)
         waiter.need.measure = None
         self._pump(seat)
 
     def _fits(self, seat: _Seat, need: Need) -> bool:
         assert seat.plan is not None
         tokens = min(need.tokens, seat.plan.pool_tokens)
-        return need.slots <= seat.free_slots and tokens <= seat.free_tokens
+        return min(need.slots, seat.plan.slots) <= seat.free_slots and tokens <= seat.free_tokens
 
     def _grant(self, seat: _Seat, need: Need) -> _Grant:
         assert seat.plan is not None
         need.tokens = min(need.tokens, seat.plan.pool_tokens)
+        need.slots = min(need.slots, seat.plan.slots)
         seat.free_slots -= need.slots
         seat.free_tokens -= need.tokens
         seat.running += 1
@@ -300,7 +303,8 @@ class Scheduler:
             return
         _log.warning("%s %s", seat.card.id, reason)
         self._metrics.restarts.labels(seat.card.id).inc()
-        self._count_failure(seat)
+        if seat.plan is not None:  # else it is still being loaded, and that failure counts
+            self._count_failure(seat)
         self._forget_load(seat)
         self._set_state(seat, "failed", reason)
         self._pump(seat)
@@ -330,7 +334,7 @@ class Scheduler:
             await seat.work
 
     async def _evict(self, seat: _Seat) -> None:
-        if seat.work is not None:  # it is being unloaded already
+        if seat.work is not None and seat.plan is not None:  # it is being unloaded already
             await asyncio.wait([seat.work])
         if seat.is_loaded:
             seat.work = asyncio.create_task(self._unload(seat, "memory"))

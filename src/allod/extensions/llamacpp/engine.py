@@ -60,11 +60,15 @@ class LlamaCppEngine:
         capabilities = card.capabilities
         if settings.embeddings and "embedding" not in capabilities:
             capabilities = (*capabilities, "embedding")
+        problem = card.problem
         if settings.chat_template is not None:
             capabilities = tuple(word for word in capabilities if word != "tools")
-            if "tools" in settings.chat_template.read_text("utf-8"):
-                capabilities = (*capabilities, "tools")
-        return replace(card, context_tokens=context, capabilities=capabilities)
+            try:
+                if "tools" in settings.chat_template.read_text("utf-8"):
+                    capabilities = (*capabilities, "tools")
+            except (OSError, UnicodeDecodeError):
+                problem = problem or f"its chat template {settings.chat_template.name} cannot be read"
+        return replace(card, context_tokens=context, capabilities=capabilities, problem=problem)
 
     # loading
 

@@ -56,22 +56,44 @@ def tool_choice(parameters: Mapping[str, Any]) -> ToolChoice:
 
 def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
     """A JSON schema of one call of any of the tools: {"name": …, "arguments": {…}}. Raises BadRequest."""
-    return {"anyOf": [_one_call(tool["function"]) for tool in tools], "x-guidance": _TIGHT}
+    shared: dict[str, Any] = {}
+    calls = [_one_call(tool["function"], shared) for tool in tools]
+    return {"anyOf": calls, "x-guidance": _TIGHT} | ({"$defs": shared} if shared else {})
 
 
-def _one_call(function: Mapping[str, Any]) -> dict[str, Any]:
+def _one_call(function: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one tool's call. Its definitions go to `shared`, under its name: a $ref begins at the top."""
     arguments = dict(function.get("parameters") or {})
     if arguments.setdefault("type", "object") != "object":
         raise BadRequest(f"The parameters of the tool {function['name']!r} are no object.", param="tools")
-    if arguments.get("properties") is not None or "$ref" not in arguments:
-        arguments.setdefault("properties", {})
-        arguments.setdefault("additionalProperties", False)  # else a small model never stops inventing more
+    for place in ("$defs", "definitions"):
+        own = arguments.pop(place, None)
+        if isinstance(own, dict):
+            moved = {name: f"{function['name']}.{name}" for name in own}
+            arguments, own = (_pointed(part, place, moved) for part in (arguments, own))
+            shared |= {moved[name]: schema for name, schema in own.items()}
+    arguments.setdefault("properties", {})
+    arguments.setdefault("additionalProperties", False)  # else a small model never stops inventing more
     return {
         "type": "object",
         "properties": {"name": {"const": function["name"]}, "arguments": arguments},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _pointed(schema: Any, place: str, moved: Mapping[str, str]) -> Any:
+    """`schema` with every $ref to a moved definition pointing at its new place."""
+    if isinstance(schema, list):
+        return [_pointed(part, place, moved) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changed = {name: _pointed(part, place, moved) for name, part in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and reference.startswith(f"#/{place}/"):
+        name, slash, rest = reference.removeprefix(f"#/{place}/").partition("/")
+        changed["$ref"] = f"#/$defs/{moved.get(name, name)}{slash}{rest}"
+    return changed
 
 
 def free_choice(call_grammar: str) -> str:

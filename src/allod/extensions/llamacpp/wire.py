@@ -109,7 +109,7 @@ def error_of(status: int, body: bytes, model: str) -> AllodError:
     try:
         error = orjson.loads(body)["error"]
         return error_from(error, model)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return EngineFailed(f"{model!r}: the engine answered with status {status}.")
 
 
