@@ -57,13 +57,37 @@ def test_fields_of_llama_cpp_s_are_passed_as_they_are(name: str, value: object) 
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["response_format", "logprobs", "top_logprobs", "chat_template_kwargs", "reasoning_format", "tools"],
+    ("name", "value"),
+    [
+        ("response_format", {"type": "text"}),
+        ("logprobs", True),
+        ("top_logprobs", 1),
+        ("chat_template_kwargs", {"a": 1}),
+        ("reasoning_format", "none"),
+        ("tools", []),
+    ],
 )
-def test_fields_of_a_chat_are_passed_for_a_chat_and_refused_for_a_raw_text(name: str) -> None:
-    assert passed(chat(**{name: 1})) == {name: 1}
+def test_fields_of_a_chat_are_passed_for_a_chat_and_refused_for_a_raw_text(name: str, value: Any) -> None:
+    assert passed(chat(**{name: value})) == {name: value}
     with pytest.raises(UnsupportedParameter):
-        passed(completion(**{name: 1}))
+        passed(completion(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("grammar", 5),
+        ("json_schema", 5),
+        ("chat_template_kwargs", "x"),
+        ("samplers", "top_k"),
+        ("mirostat", 5),
+        ("reasoning_format", "zz"),
+    ],
+)
+def test_what_llama_cpp_would_pass_over_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(BadRequest) as caught:
+        passed(chat(**{name: value}))
+    assert caught.value.param == name
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def _with_our_grammar(
         if other in body:
             raise UnsupportedParameter(f"This model cannot follow tools and {other} at once.", param=other)
     sampling = {name: value for name, value in body.items() if name not in (*template, "stream_options")}
+    if choice.mode == "required":
+        sampling.pop("stop", None)  # the grammar says where the call ends
     thinking = template.get("chat_template_kwargs") or {}
     template = {**template, "chat_template_kwargs": {"enable_thinking": False, **thinking}}
 
@@ -177,14 +179,14 @@ def _infill(
     return WorkerStream(worker, ask, wire=None)
 
 
-def _echo(request: CompletionRequest) -> Callable[[Worker], Awaitable[Sequence[ChatEvent]]]:
-    async def prompt(worker: Worker) -> Sequence[ChatEvent]:
+def _echo(request: CompletionRequest) -> Callable[[Worker], Awaitable[tuple[Sequence[ChatEvent], int]]]:
+    async def prompt(worker: Worker) -> tuple[Sequence[ChatEvent], int]:
         ids, pieces = await prompt_tokens(worker, request.prompt)
         if request.logprobs is None:
-            return [TextDelta(0, b"".join(pieces).decode(errors="replace"))]
+            return [TextDelta(0, b"".join(pieces).decode(errors="replace"))], len(ids)
         steps = await prompt_logprobs(worker.http, worker.model, ids, pieces, request.logprobs)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        return [TextDelta(0, decoder.decode(bytes(step["bytes"])), [step]) for step in steps]
+        return [TextDelta(0, decoder.decode(bytes(step["bytes"])), [step]) for step in steps], len(ids)
 
     return prompt
 

@@ -29,7 +29,7 @@ from allod.sdk.stream import ChatStream
 _MIB = 1 << 20
 _LONGEST_AUTOMATIC_CONTEXT = 8192
 # What GPU libraries are steered by; nothing else of the server's environment reaches a worker.
-_ENVIRONMENT = ("CUDA_", "GGML_", "HIP_", "HSA_", "ROCR_", "VK_", "OMP_")
+_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "ROCR_", "VK_", "OMP_")
 
 
 class LlamaCppEngine:

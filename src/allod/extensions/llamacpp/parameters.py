@@ -15,7 +15,7 @@ _NATIVE = frozenset(
     " repeat_last_n repeat_penalty frequency_penalty presence_penalty dry_multiplier dry_base dry_allowed_length"
     " dry_penalty_last_n dry_sequence_breakers mirostat mirostat_tau mirostat_eta adaptive_target adaptive_decay"
     " samplers min_keep logit_bias ignore_eos stop grammar json_schema cache_prompt n_keep n_cache_reuse n_indent"
-    " t_max_predict_ms timings_per_token return_tokens post_sampling_probs".split()
+    " t_max_predict_ms timings_per_token return_tokens".split()
 )
 _NATIVE_CHAT = frozenset(
     "response_format logprobs top_logprobs chat_template_kwargs reasoning_format reasoning_budget_tokens"
@@ -32,6 +32,18 @@ _FIXED: Mapping[str, tuple[Any, ...]] = {
     "modalities": (None, ["text"]),
     "verbosity": (None, "medium"),
     "best_of": (None, 1),
+}
+
+
+_KINDS: tuple[tuple[str, type[str] | type[dict[str, Any]] | type[list[Any]], str], ...] = (
+    ("grammar", str, "text"),
+    ("json_schema", dict, "an object"),
+    ("chat_template_kwargs", dict, "an object"),
+    ("samplers", list, "a list of names"),
+)
+_CHOICES: Mapping[str, tuple[Any, ...]] = {
+    "mirostat": (0, 1, 2),
+    "reasoning_format": ("none", "auto", "deepseek", "deepseek-legacy"),
 }
 
 
@@ -54,8 +66,7 @@ def engine_parameters(request: GenerateRequest, card: ModelCard) -> dict[str, An
                 f"{card.id!r} does not know the field {name[:60]!r}.", fix="Leave it out.", param=name[:60]
             )
     _check_effort(body, card)
-    if body.get("mirostat", 0) not in (0, 1, 2):  # llama.cpp takes any number, and others for 0
-        raise BadRequest("mirostat: must be 0, 1 or 2.", param="mirostat")
+    _check_values(body)
     body["stream"] = True
     body["return_progress"] = True
     body["seed"] = request.seed
@@ -64,6 +75,16 @@ def engine_parameters(request: GenerateRequest, card: ModelCard) -> dict[str, An
     if request.max_tokens is not None:
         body["n_predict"] = request.max_tokens
     return body
+
+
+def _check_values(body: Mapping[str, Any]) -> None:
+    """What llama.cpp would pass over in silence, or blame on something else."""
+    for name, kind, meaning in _KINDS:
+        if not isinstance(body.get(name, kind()), kind):
+            raise BadRequest(f"{name}: must be {meaning}.", param=name)
+    for name, allowed in _CHOICES.items():
+        if name in body and body[name] not in allowed:
+            raise BadRequest(f"{name}: must be one of {', '.join(map(str, allowed))}.", param=name)
 
 
 def _check_fixed(name: str, value: Any) -> None:

@@ -157,7 +157,7 @@ class EchoStream:
     def __init__(
         self,
         worker: Callable[[], Worker],
-        prompt: Callable[[Worker], Awaitable[Sequence[ChatEvent]]],
+        prompt: Callable[[Worker], Awaitable[tuple[Sequence[ChatEvent], int]]],
         then: WorkerStream | None,
         choices: int,
     ) -> None:
@@ -182,8 +182,7 @@ class EchoStream:
         """The prompt, then what follows it."""
         worker = self._worker()
         async with worker.working():
-            prompt = await self._prompt(worker)
-        self._prompt_tokens = len(prompt)
+            prompt, self._prompt_tokens = await self._prompt(worker)
         for choice in range(self._choices):
             for event in prompt:
                 if isinstance(event, TextDelta):

@@ -207,6 +207,9 @@ class CallReader:
         if self._kind == "done" and event.reason == "stop":
             yield ChoiceFinished(self._choice, "tool_calls")
             return
-        if self._kind in ("", "head") and self._buffer:
+        was_text = self._kind == "" or (
+            self._kind == "head" and event.reason == "stop"
+        )  # else a call cut short
+        if was_text and self._buffer:
             yield TextDelta(self._choice, self._buffer)
         yield event
