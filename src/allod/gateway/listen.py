@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +105,11 @@ def _holder(port: int) -> str:
     """Who listens there, as the end of a sentence, where the system tells."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+            if (
+                connection.status != psutil.CONN_LISTEN
+                or not connection.laddr
+                or connection.pid in (None, os.getpid())
+            ):
                 continue
             if connection.laddr.port == port:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"

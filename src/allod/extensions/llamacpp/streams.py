@@ -86,7 +86,7 @@ class WorkerStream:
                     if not chunk:
                         continue
                 if (at := chunk.find(ERROR)) >= 0:
-                    if at:
+                    if at and not reading_prompt:
                         yield chunk[:at]
                     raise _error_in(chunk[at:], worker.model)
                 self._counter.look_at(chunk)
