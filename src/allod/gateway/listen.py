@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +92,7 @@ def _raise_unless_absent(host: str, port: int, error: OSError) -> None:
         return
     if error.errno == errno.EADDRINUSE:
         raise StartFailed(
-            f"Port {port} on {host} is taken{_holder(port)}.",
+            f"Port {port} on {host} is taken{_holder(host, port)}.",
             fix="Stop it, or choose another port: --port 1338",
         ) from error
     raise StartFailed(
@@ -101,7 +100,7 @@ def _raise_unless_absent(host: str, port: int, error: OSError) -> None:
     ) from error
 
 
-def _holder(port: int) -> str:
+def _holder(host: str, port: int) -> str:
     """Who listens there, as the end of a sentence, where the system tells."""
     try:
         for connection in psutil.net_connections("tcp"):
@@ -111,7 +110,7 @@ def _holder(port: int) -> str:
                 or connection.pid in (None, os.getpid())
             ):
                 continue
-            if connection.laddr.port == port:
+            if connection.laddr.port == port and connection.laddr.ip in (host, "0.0.0.0", "::"):
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass  # other users' processes are not ours to see
