@@ -104,13 +104,10 @@ def _holder(host: str, port: int) -> str:
     """Who listens there, as the end of a sentence, where the system tells."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if (
-                connection.status != psutil.CONN_LISTEN
-                or not connection.laddr
-                or connection.pid in (None, os.getpid())
-            ):
+            place = connection.laddr
+            if connection.status != psutil.CONN_LISTEN or not place or not connection.pid:
                 continue
-            if connection.laddr.port == port and connection.laddr.ip in (host, "0.0.0.0", "::"):
+            if place.port == port and place.ip in (host, "0.0.0.0", "::"):
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass  # other users' processes are not ours to see
