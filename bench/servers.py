@@ -90,11 +90,11 @@ def bare_worker(command: Sequence[str], folder: Path) -> Iterator[Path]:
 
 
 def worker_command(server: RunningServer) -> list[str]:
-    """The command line of the server's worker. Waits until it runs."""
+    """The command line of the server's worker, without its walls. Waits until it runs."""
     while True:
         for child in server.descendants():
             if (line := child.cmdline())[-2:-1] and line[-2].endswith("worker.py"):
-                return line
+                return [line[0], "-I", *line[-2:]]
         time.sleep(0.01)
 
 
