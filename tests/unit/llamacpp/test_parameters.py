@@ -147,5 +147,5 @@ def test_no_effort_is_possible_for_every_model(effort: str) -> None:
 
 def test_choices_and_length_get_llama_cpp_s_names() -> None:
     request = ChatRequest(model="m", messages=[], choices=3, max_tokens=0, seed=7)
-    assert passed(request) == {"n": 3, "n_predict": 0}
+    assert passed(request) == {"n": 3, "n_predict": 0, "cache_prompt": False}
     assert passed(chat()) == {}
