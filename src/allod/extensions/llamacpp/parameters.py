@@ -72,7 +72,7 @@ def engine_parameters(request: GenerateRequest, card: ModelCard) -> dict[str, An
     body["seed"] = request.seed
     if request.choices > 1:
         body["n"] = request.choices
-        body.setdefault("cache_prompt", False)  # else the choices of a seed hang on what was asked before
+        body.setdefault("cache_prompt", False)  # Worker.stream makes the choices of a seed repeatable
     if request.max_tokens is not None:
         body["n_predict"] = request.max_tokens
     return body

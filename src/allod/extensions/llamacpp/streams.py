@@ -73,7 +73,7 @@ class WorkerStream:
 
     async def _chunks(self, worker: Worker, ask: Ask) -> AsyncGenerator[bytes, None]:
         """Whole frames, one or more at a time, with errors raised."""
-        answer = await worker.http.stream(ask.path, ask.body)
+        answer = await worker.stream(ask.path, ask.body)
         if answer.status != 200:
             raise error_of(answer.status, await answer.read(), worker.model)
         rest = b""

@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from allod.sdk.engine import LoadPlan
 from allod.sdk.errors import EngineGone, LoadFailed
 from allod.sdk.events import Events, ModelLoadProgressed
-from allod.sdk.processes import Child, HttpClient
+from allod.sdk.processes import ByteStream, Child, HttpClient
 
 _UNMEASURED_TOKEN_S = 0.5  # before a batch was seen: 2 tokens a second, slower than anything of use
 _BATCH_MARGIN = 8  # times the slowest batch seen
@@ -49,6 +50,7 @@ class Worker:
         self._last_sign = time.monotonic()
         self._slowest_batch_s: float | None = None
         self._ended_by_us = ""
+        self._emptying = asyncio.Lock()
         self._log = logging.getLogger("allod.llamacpp")
 
     @property
@@ -125,6 +127,23 @@ class Worker:
                 yield
         finally:
             self.running -= 1
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> ByteStream:
+        """POST what `working()` is for, and wait for the head of its answer: by then it has its slots.
+
+        An answer that wants nothing from the cache, while nothing else is at work, gets an empty one and always the
+        same slots: then a seed gives the same text to the letter. llama.cpp's sums round by where tokens lie.
+        """
+        async with self._emptying:
+            if body.get("cache_prompt") is False and self.running == 1:
+                await asyncio.gather(*(self._erase(slot) for slot in range(self.plan.slots)))
+                return await self.http.stream(path, {**body, "id_slot": 0})
+        return await self.http.stream(path, body)
+
+    async def _erase(self, slot: int) -> None:
+        reply = await self.http.request("POST", f"/slots/{slot}?action=erase", {})
+        if reply.status != 200:  # as models do that see
+            self._log.debug("%s: slot %d was not erased: status %d", self.model, slot, reply.status)
 
     def sign(self) -> None:
         """A piece of an answer has come."""
