@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from allod.extensions.llamacpp.command import worker_environment
 from allod.testing.scripted import install
 from allod.testing.server import RunningServer, free_port, running_server
 from bench.client import CHAT
@@ -77,7 +78,11 @@ def bare_worker(command: Sequence[str], folder: Path) -> Iterator[Path]:
     *head, text = command
     parameters = json.dumps(json.loads(text) | {"hostnames": [str(path)]})
     process = subprocess.Popen(
-        [*head, parameters], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*head, parameters],
+        env=os.environ | worker_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ import pytest
 from tests import no_network
 
 NETWORK = no_network.enter()
-# llama.cpp's threads wait by spinning, which starves them and the tests where both share two cores.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _tripwire(event: str, arguments: tuple[Any, ...]) -> None:

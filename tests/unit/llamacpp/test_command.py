@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 from allod.extensions.llamacpp import worker
-from allod.extensions.llamacpp.command import WorkerOptions, builtin_command, known_flags, program_command
+from allod.extensions.llamacpp.command import (
+    WorkerOptions,
+    builtin_command,
+    known_flags,
+    program_command,
+    worker_environment,
+)
 from allod.kernel.processes import ChildProcesses
 from allod.sdk.engine import CPU, LoadPlan, ModelId
 from allod.sdk.errors import LoadFailed
@@ -232,3 +238,27 @@ async def test_another_program_is_refused(tmp_path: Path) -> None:
 async def test_a_program_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="none could not be started: No such file"):
         await known_flags(ChildProcesses(tmp_path), tmp_path / "none")
+
+
+def test_waiting_threads_sleep_soon_unless_the_user_says_how_they_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    modern = sys.platform == "linux" and "xsavec" in Path("/proc/cpuinfo").read_text().split()
+    assert worker_environment().get("GOMP_SPINCOUNT") == ("1000" if modern else None)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert worker_environment()["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in worker_environment()
+
+
+def test_a_worker_s_environment_holds_what_steers_a_gpu_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("SECRET", "x")
+    environment = worker_environment()
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert not {"SECRET", "PATH", "HOME"} & environment.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ _GGML_TYPE = {
     "iq4_nl": 20,
     "bf16": 30,
 }
+# What GPU libraries and OpenMP are steered by; nothing else of the server's environment reaches a worker.
+_PASSED_ON = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "ROCR_", "VK_", "OMP_")
+_SPINS = "1000"
 _VERBOSITY = 2  # errors and warnings: above that llama.cpp tells of every request
 
 
@@ -184,3 +188,25 @@ async def known_flags(processes: Processes, program: Path) -> frozenset[str]:
 
 def _words(flag: str, value: str | None) -> list[str]:
     return [flag] if value is None else [flag, value]
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker's environment holds beside the system's own few names."""
+    passed = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
+    if "OMP_WAIT_POLICY" in passed or not _pauses_long():
+        return passed
+    return {"GOMP_SPINCOUNT": _SPINS} | passed
+
+
+def _pauses_long() -> bool:
+    """Whether a turn of libgomp's waiting loop takes long enough for `_SPINS` of them to bridge a usual wait.
+
+    Its own 300,000 are milliseconds: where any other program needs a core too, all threads burn theirs waiting for
+    the one that shares, and a fortieth of the speed is left (docs/adr/0007). The loop's PAUSE takes 40 to 140 cycles
+    on what knows xsavec (Intel since Skylake, AMD since Zen) and 10 or fewer elsewhere, where 1000 would be too few.
+    """
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
+            return "xsavec" in file.read(8192).split()
+    except OSError:  # not on Linux, nor is libgomp
+        return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,13 @@ from typing import cast
 
 from allod.extensions.llamacpp.asks import chat_stream, completion_stream, detokenized, template_input
 from allod.extensions.llamacpp.catalog import Catalog, ModelFile
-from allod.extensions.llamacpp.command import WorkerOptions, builtin_command, known_flags, program_command
+from allod.extensions.llamacpp.command import (
+    WorkerOptions,
+    builtin_command,
+    known_flags,
+    program_command,
+    worker_environment,
+)
 from allod.extensions.llamacpp.planner import Wanted, plan_load
 from allod.extensions.llamacpp.settings import LlamaCppSettings
 from allod.extensions.llamacpp.streams import ask_json
@@ -28,8 +33,6 @@ from allod.sdk.stream import ChatStream
 
 _MIB = 1 << 20
 _LONGEST_AUTOMATIC_CONTEXT = 8192
-# What GPU libraries are steered by; nothing else of the server's environment reaches a worker.
-_ENVIRONMENT = ("CUDA_", "GGML_", "GOMP_", "HIP_", "HSA_", "ROCR_", "VK_", "OMP_")
 
 
 class LlamaCppEngine:
@@ -156,8 +159,7 @@ class LlamaCppEngine:
                 programs += [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[3]]
         files = [*file.parts, file.path.resolve(), *options.lora]
         files += [path for path in (options.mmproj, options.chat_template) if path is not None]
-        environment = {name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT)}
-        return Walls(read=(*programs, *files, options.unwritable), environment=environment)
+        return Walls(read=(*programs, *files, options.unwritable), environment=worker_environment())
 
     async def unload(self, model: ModelId) -> None:
         """End the worker."""
