@@ -53,7 +53,7 @@ def throughput(setting: Setting) -> Iterator[Figure]:
     with real(setting.folder) as pair:
         for streams, rounds, length in ((1, 20, 128), (4, 14, 64), (16, 8, 64)):
             tokens = 16 if setting.is_quick else length
-            bodies = _bodies(_QUESTION, max_tokens=tokens, ignore_eos=True, cache_prompt=False)
+            bodies = _bodies(_QUESTION, max_tokens=tokens, ignore_eos=True)
             told = load(pair, bodies, streams=streams, rounds=setting.samples(rounds))
             speed = {
                 name: [tokens * streams / one["wall_s"] for one in rounds] for name, rounds in told.items()
@@ -89,7 +89,7 @@ def _added(
     which: str,
     goals: tuple[float | None, float | None],
 ) -> Iterator[Figure]:
-    bodies = _bodies(_QUESTION, max_tokens=2, ignore_eos=True, cache_prompt=False)
+    bodies = _bodies(_QUESTION, max_tokens=2, ignore_eos=True)
     told = load(pair, bodies, streams=streams, rounds=setting.samples(rounds))
     each = {name: [1000 * median(one["first_s"]) for one in rounds] for name, rounds in told.items()}
     every = {
