@@ -122,7 +122,8 @@ def worker_pid(server: RunningServer) -> int:
 
 def busy_slots(server: RunningServer) -> int:
     """How many slots the one running worker itself says are at work."""
-    (path,) = server.home.glob("run/*/*/*.sock")
+    # a worker that was killed may leave its own for a moment
+    path = max(server.home.glob("run/*/*/*.sock"), key=lambda path: int(path.parent.name))
     connection = http.client.HTTPConnection("worker", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(60)
