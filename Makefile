@@ -34,8 +34,8 @@ test-all: .venv/dev.ok ## run the slow tests, which `make test` leaves out
 	@$(BIN)/pytest -m slow $(ARGS)
 
 pins: $(UV) ## renew the pins in requirements/ that need it (UPGRADE=1: all of them)
-	@$(UV_ENV) $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make pins" --group dev $(if $(UPGRADE),--upgrade) -o requirements/dev.txt
-	@$(UV_ENV) $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make pins" --group model --group build -c requirements/dev.txt -o requirements/run.txt
+	@$(UV_ENV) $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make pins" --group dev $(if $(UPGRADE),--upgrade) -o requirements/dev.txt
+	@$(UV_ENV) $(UV) pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes --custom-compile-command "make pins" --group model --group build -c requirements/dev.txt -o requirements/run.txt
 
 docs: .venv/dev.ok ## print the reference pages, openapi.json and surface.txt from the code
 	@$(BIN)/python -m allod.testing.reference

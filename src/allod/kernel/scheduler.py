@@ -263,7 +263,7 @@ class Scheduler:
         free_bytes = self._free_bytes(resident)
         plan = await seat.engine.plan(seat.card.id, free_bytes)
         for model in plan_eviction(plan, resident, free_bytes):
-            await self._evict(self._seats[model])
+            await self._evict(self._seats[model], "memory")
         self._set_state(seat, "starting")
         seat.term += 1
         term = seat.term
@@ -329,15 +329,13 @@ class Scheduler:
             return
         if seat.work is not None:
             await asyncio.wait([seat.work])
-        if seat.is_loaded:
-            seat.work = asyncio.create_task(self._unload(seat, "asked"))
-            await seat.work
+        await self._evict(seat, "asked")
 
-    async def _evict(self, seat: _Seat) -> None:
+    async def _evict(self, seat: _Seat, reason: str) -> None:
         if seat.work is not None and seat.plan is not None:  # it is being unloaded already
             await asyncio.wait([seat.work])
         if seat.is_loaded:
-            seat.work = asyncio.create_task(self._unload(seat, "memory"))
+            seat.work = asyncio.create_task(self._unload(seat, reason))
             await seat.work
 
     async def _unload(self, seat: _Seat, reason: str) -> None:

@@ -141,7 +141,8 @@ class Worker:
         return await self.http.stream(path, body)
 
     async def _erase(self, slot: int) -> None:
-        reply = await self.http.request("POST", f"/slots/{slot}?action=erase", {})
+        # one that was just left is erased after the batch in work
+        reply = await self.http.request("POST", f"/slots/{slot}?action=erase", {}, timeout_s=self.patience_s)
         if reply.status != 200:  # as models do that see
             self._log.debug("%s: slot %d was not erased: status %d", self.model, slot, reply.status)
 
