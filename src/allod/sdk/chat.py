@@ -23,9 +23,17 @@ MAX_SEED = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `key_id` is None for a caller on this machine without a key."""
+    """Who asks. `key_id` is None for a caller on this machine without a key or a session.
+
+    `rights` are "read", "chat", "admin" (all) and names of extensions.
+    """
 
     key_id: str | None = None
+    rights: frozenset[str] = frozenset()
+
+    def may(self, *rights: str) -> bool:
+        """Whether one of these rights is among its own."""
+        return "admin" in self.rights or not self.rights.isdisjoint(rights)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +109,8 @@ class Run:
     route: str
     model: ModelCard | None = None
     purpose: Literal["chat"] = "chat"
+    tools: tuple[str, ...] = ()
+    """Tools (`extension_tool`) that the model may use and the server runs."""
     notes: list[Mapping[str, Any]] = field(default_factory=list)
 
     def note(self, stage: str, **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""All that an extension is ever handed. Each member is already its own: settings, log, events, children."""
+"""All that an extension is ever handed. Each member is already its own: settings, tables, secrets, jobs, children."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from allod.sdk.chat import GenerateRequest
 from allod.sdk.engine import LoadPlan, ModelCard, ModelId
 from allod.sdk.events import Events
+from allod.sdk.http import HttpClient
+from allod.sdk.jobs import Jobs
 from allod.sdk.processes import Processes
+from allod.sdk.secrets import Secrets
+from allod.sdk.storage import Store
+from allod.sdk.stream import ChatStream
 
+T = TypeVar("T")
 S_co = TypeVar("S_co", covariant=True)
 
 
@@ -44,6 +51,18 @@ class Models(Protocol):
         ...
 
 
+class Chat(Protocol):
+    """The one door to every model: what goes in here passes the stages of all extensions."""
+
+    async def open(self, request: GenerateRequest, *, tools: Sequence[str] = ()) -> ChatStream:
+        """Begin an answer; nothing is loaded or waited for until the stream is read.
+
+        `tools` are names of tools (`extension_tool`) that the model may use and the server runs. Raises what a stage
+        refuses with, ModelNotFound, UnsupportedParameter.
+        """
+        ...
+
+
 class Context(Protocol[S_co]):
     """Handed to an extension before it starts."""
 
@@ -54,7 +73,32 @@ class Context(Protocol[S_co]):
 
     @property
     def data_folder(self) -> Path:
-        """Allod's data folder."""
+        """Allod's data folder. What is kept there in plain files is not encrypted: keep words in the store."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Its own tables."""
+        ...
+
+    @property
+    def secrets(self) -> Secrets:
+        """Its own secrets."""
+        ...
+
+    @property
+    def http(self) -> HttpClient:
+        """HTTP to the hosts of its manifest, as far as the user allows it."""
+        ...
+
+    @property
+    def jobs(self) -> Jobs:
+        """Its own jobs."""
+        ...
+
+    @property
+    def chat(self) -> Chat:
+        """Answers of models."""
         ...
 
     @property
@@ -64,7 +108,7 @@ class Context(Protocol[S_co]):
 
     @property
     def processes(self) -> Processes:
-        """The only maker of child processes."""
+        """The only maker of child processes; its own end with it."""
         ...
 
     @property
@@ -75,4 +119,11 @@ class Context(Protocol[S_co]):
     @property
     def log(self) -> logging.Logger:
         """Never handed text of a message."""
+        ...
+
+    def service(self, kind: type[T]) -> T:
+        """What another extension offers under an interface of the sdk. Raises ServiceMissing.
+
+        Ask when you use it, not at start: the other one may be stopped and started again.
+        """
         ...

@@ -5,17 +5,28 @@
     │   ├── UnsupportedParameter   400 unsupported_parameter    this model cannot honour this field
     │   └── ContextTooLong         400 context_length_exceeded  the prompt has more tokens than the model's context
     ├── Unauthorized               401 invalid_api_key
-    ├── Forbidden                  403 forbidden                a Host or Origin that is not allowed
+    ├── Forbidden                  403 forbidden                a Host or Origin not allowed, or a right that lacks
+    │   └── EgressRefused          403 egress_refused           the user has not allowed this request to the world
     ├── NotFound                   404 not_found
-    │   └── ModelNotFound          404 model_not_found
+    │   ├── ModelNotFound          404 model_not_found
+    │   └── ServiceMissing         404 service_missing          no extension offers this now
     ├── MethodNotAllowed           405 method_not_allowed
     ├── BodyTooSlow                408 body_too_slow            the request's body did not arrive in time
+    ├── Conflict                   409 conflict                 it is not in a state in which that can be done
     ├── BodyTooLarge               413 body_too_large
     ├── UnsupportedContentType     415 unsupported_content_type
+    ├── Locked                     423 locked                   the store is locked: its key is needed first
     ├── QueueFull                  429 queue_full               too many requests wait for this model
+    ├── TooManyTries               429 too_many_tries           wrong passphrases: the next try must wait
+    ├── ExtensionFailed            500 extension_failed         an extension made a mistake; it is named
+    ├── MigrationFailed            500 migration_failed         tables could not be brought up to date
+    ├── StoreDamaged               500 store_damaged            what the store holds cannot be read
     ├── EngineFailed               502 engine_failed            the engine answered with an error of its own
     │   └── EngineGone             502 engine_gone              the engine's process ended or hung
+    ├── EgressFailed               502 egress_failed            an allowed request to the world did not work
     ├── LoadFailed                 503 load_failed              a model could not be loaded
+    ├── StoreReadOnly              503 store_read_only          the disk does not let anything be written
+    ├── StoreFull                  507 store_full               the disk is full
     ├── ModelTooLarge              507 model_too_large          a model does not fit in memory
     └── StartFailed                -   start_failed             the server cannot start (command line only)
 
@@ -76,9 +87,15 @@ class Unauthorized(AllodError):
 
 
 class Forbidden(AllodError):
-    """A Host or Origin header that is not allowed here."""
+    """A Host or Origin header that is not allowed here, or a key that has not the right for this."""
 
     status, code, type = 403, "forbidden", "permission_error"
+
+
+class EgressRefused(Forbidden):
+    """The user has not allowed this request to the world, or everything is offline."""
+
+    code, source = "egress_refused", "egress"
 
 
 class NotFound(AllodError):
@@ -93,6 +110,12 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class ServiceMissing(NotFound):
+    """No extension offers this service now."""
+
+    code = "service_missing"
+
+
 class MethodNotAllowed(AllodError):
     """This address exists, but not for this method."""
 
@@ -105,6 +128,12 @@ class BodyTooSlow(AllodError):
     status, code, type = 408, "body_too_slow", "invalid_request_error"
 
 
+class Conflict(AllodError):
+    """It is not in a state in which that can be done."""
+
+    status, code, type = 409, "conflict", "invalid_request_error"
+
+
 class BodyTooLarge(AllodError):
     """The request's body is over the limit."""
 
@@ -115,6 +144,54 @@ class UnsupportedContentType(AllodError):
     """The body is not of a kind that this route reads."""
 
     status, code, type = 415, "unsupported_content_type", "invalid_request_error"
+
+
+class Locked(AllodError):
+    """The store is locked: its key is needed first."""
+
+    status, code, type, source = 423, "locked", "permission_error", "store"
+
+
+class TooManyTries(AllodError):
+    """Wrong passphrases were given: the next try must wait."""
+
+    status, code, type = 429, "too_many_tries", "rate_limit_error"
+
+
+class StoreDamaged(AllodError):
+    """What the store holds cannot be read: the file is damaged, or of another key."""
+
+    code, source = "store_damaged", "store"
+
+
+class MigrationFailed(AllodError):
+    """An owner's tables could not be brought up to date. They are as they were before."""
+
+    code, source = "migration_failed", "store"
+
+
+class StoreReadOnly(AllodError):
+    """The disk does not let anything be written."""
+
+    status, code, source = 503, "store_read_only", "store"
+
+
+class StoreFull(AllodError):
+    """The disk is full. What was kept before is safe."""
+
+    status, code, source = 507, "store_full", "store"
+
+
+class ExtensionFailed(AllodError):
+    """An extension made a mistake. It is named, and so is the place in the log."""
+
+    code, source = "extension_failed", "extension"
+
+
+class EgressFailed(AllodError):
+    """An allowed request to the world did not work."""
+
+    status, code, source = 502, "egress_failed", "egress"
 
 
 class QueueFull(AllodError):

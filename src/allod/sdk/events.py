@@ -1,15 +1,22 @@
-"""What has happened, told to whoever wants to know. Names are past tense; no event holds text of a message."""
+"""What has happened, told to whoever wants to know. Names are past tense; no event holds text of a message.
+
+`publish` tells it to those who listen now. `record` keeps it first, in the same transaction as what it tells of, so
+that subscribers hear of it at least once, also after a crash. What is memory-only is only ever published.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base class of all events."""
+    """Base class of all events: frozen dataclasses whose fields are JSON. An event is known by its class's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,73 @@ class RunFinished(Event):
     completion_tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ExtensionStateChanged(Event):
+    """An extension is now in another state: active, failed, refused, disabled or stopped (`reason` says why)."""
+
+    extension: str
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageRemoved(Event):
+    """A stage that may be skipped failed too often in a row, and is out until its extension starts again."""
+
+    extension: str
+    stage: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged(Event):
+    """The user changed settings of this namespace."""
+
+    namespace: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgressed(Event):
+    """A job has got this far, or is in another state."""
+
+    job: str
+    kind: str
+    state: str
+    done: float
+    total: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded(Event):
+    """A job has ended: done, failed or cancelled. Recorded."""
+
+    job: str
+    kind: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class EgressAsked(Event):
+    """An extension wanted to reach a host that the user has not allowed yet."""
+
+    extension: str
+    purpose: str
+    host: str
+
+
 E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription(Generic[E]):
+    """An extension's wish to hear of every event of one class. `handler` gets them one at a time, in order."""
+
+    kind: type[E]
+    handler: Callable[[E], Awaitable[None]]
+
+
+Subscriptions = Sequence[Subscription[Any]]
 
 
 class Events(Protocol):
@@ -49,6 +122,13 @@ class Events(Protocol):
 
     def publish(self, event: Event) -> None:
         """Hand `event` to its subscribers; never waits for them."""
+        ...
+
+    def record(self, connection: Connection, event: Event) -> None:
+        """Keep `event` in the transaction of `connection`; once that is committed, it is handed to its subscribers.
+
+        A subscriber may get it twice if the server ends in between.
+        """
         ...
 
     def subscribe(self, kind: type[E], handler: Callable[[E], Awaitable[None]]) -> Callable[[], None]:

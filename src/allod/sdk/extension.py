@@ -1,19 +1,28 @@
 """The contract of an extension: one class, every method with a default. Override what you contribute.
 
-An extension enters by the entry-point group `allod.extensions`; Allod's own enter by the same door.
+An extension enters by the entry-point group `allod.extensions`; Allod's own enter by the same door. Its life:
+
+    found -> its tables are brought up to date -> start -> asked once for what it contributes -> active -> stop
+
+Whatever goes wrong on the way leaves this one out, with the reason and what to do; the others run. `stop` and a new
+`start` may happen at any time while the server runs. In-process is no sandbox: install only what you trust.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from allod.sdk.context import Context
 from allod.sdk.engine import Engine
+from allod.sdk.events import Subscriptions
+from allod.sdk.jobs import JobKind
 from allod.sdk.stage import Stage
+from allod.sdk.storage import Migration
+from allod.sdk.tools import Tool
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -22,38 +31,31 @@ API = 1
 """The major version of this contract. Within a major, only additions."""
 
 RESERVED_NAMES = (
-    # the kernel's own routes
-    *("docs", "doctor", "egress", "events", "extensions", "jobs", "keys", "settings"),
+    # Allod's own: routes of the kernel, and the namespaces of its settings and tables
+    *"backup docs doctor egress events extensions jobs kernel keys server sessions settings tools vault".split(),
     # words of Ollama's API
-    *(
-        "blobs",
-        "chat",
-        "copy",
-        "create",
-        "delete",
-        "embed",
-        "embeddings",
-        "generate",
-        "ps",
-        "pull",
-        "push",
-        "show",
-    ),
-    *("tags", "version"),
+    *"blobs chat copy create delete embed embeddings generate ps pull push show tags version".split(),
 )
-"""Names that an extension may not take, because /api/<name> belongs to others."""
+"""Names that an extension may not take, because /api/<name> or the tables of that name belong to others."""
 
 
 class Manifest(BaseModel):
-    """Who an extension is."""
+    """Who an extension is, and what it asks for."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Namespace of its settings, routes and logs."""
+    name: str = Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=40)
+    """Namespace of its settings, tables, secrets, routes and logs. Not one of RESERVED_NAMES."""
     summary: str
     """One sentence, shown to people."""
     api: int = API
+    """The major version of this contract that it was written for."""
+    needs: tuple[str, ...] = ()
+    """Extensions without which it does not start; they start before it and stop after it."""
+    after: tuple[str, ...] = ()
+    """Extensions that start before it where they are present."""
+    egress: tuple[str, ...] = ()
+    """Hosts that it may ask for: "api.example.org", "*.example.org", or "user": hosts that the user typed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,15 @@ class Extension(Generic[S]):
         self.context = context
 
     async def start(self) -> None:
-        """Get ready, within 10 s. Raising leaves this extension out; the others run."""
+        """Get ready, within 10 s. Its tables are up to date; other extensions' services may be used from now on."""
 
     async def stop(self) -> None:
-        """Give everything back."""
+        """Give everything back, within 10 s. It may be started again afterwards, as a new object."""
+
+    async def settings_changed(self, before: S) -> None:
+        """The user changed its settings; `context.settings` is already the new one. Raising stops nothing."""
+
+    # What it contributes: asked for once, after start. These return objects and do no work.
 
     def engines(self) -> Sequence[Engine]:
         """What runs models."""
@@ -96,10 +103,32 @@ class Extension(Generic[S]):
         """What looks at every run."""
         return ()
 
-    async def checks(self) -> Sequence[Check]:
-        """What this machine has for this extension, for `allod doctor`."""
+    def tools(self) -> Sequence[Tool[Any]]:
+        """What a model may ask for."""
         return ()
+
+    def jobs(self) -> Sequence[JobKind[Any]]:
+        """What it does that takes long."""
+        return ()
+
+    def subscriptions(self) -> Subscriptions:
+        """What it wants to hear of."""
+        return ()
+
+    def services(self) -> Mapping[type, object]:
+        """Interfaces of the sdk, and its own implementation of each."""
+        return {}
 
     def router(self) -> APIRouter | None:
         """HTTP routes, mounted at /api/<name>. Called late: import the web framework here, not above."""
         return None
+
+    # Asked for at other times.
+
+    def migrations(self) -> Sequence[Migration]:
+        """The steps of its tables, in order. Asked for before start."""
+        return ()
+
+    async def checks(self) -> Sequence[Check]:
+        """What this machine has for this extension, for `allod doctor`."""
+        return ()
