@@ -51,9 +51,19 @@ class Paths:
         return self.run / "server.json"
 
     @property
-    def api_keys(self) -> Path:
-        """Hashes of the API keys."""
-        return self.data / "api_keys.json"
+    def store(self) -> Path:
+        """The encrypted database."""
+        return self.data / "allod.db"
+
+    @property
+    def key_slots(self) -> Path:
+        """The locks on the store's key."""
+        return self.data / "keyslots.json"
+
+    @property
+    def backups(self) -> Path:
+        """Copies of the store from before its tables were changed."""
+        return self.data / "backups"
 
     def create(self) -> None:
         """Make what is missing, for this user's eyes only. Raises StartFailed if that cannot be done."""

@@ -5,6 +5,7 @@
     │   ├── UnsupportedParameter   400 unsupported_parameter    this model cannot honour this field
     │   └── ContextTooLong         400 context_length_exceeded  the prompt has more tokens than the model's context
     ├── Unauthorized               401 invalid_api_key
+    │   └── WrongPassphrase        401 wrong_passphrase         no lock of the store opens with it
     ├── Forbidden                  403 forbidden                a Host or Origin not allowed, or a right that lacks
     │   └── EgressRefused          403 egress_refused           the user has not allowed this request to the world
     ├── NotFound                   404 not_found
@@ -84,6 +85,12 @@ class Unauthorized(AllodError):
     """No API key where one is required, or one that is not known."""
 
     status, code, type = 401, "invalid_api_key", "authentication_error"
+
+
+class WrongPassphrase(Unauthorized):
+    """No lock of the store opens with this passphrase or recovery code."""
+
+    code = "wrong_passphrase"
 
 
 class Forbidden(AllodError):
