@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,13 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 def pytest_report_header() -> str:
     return f"network: {NETWORK}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_key_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Key files of the stores that tests make go to a folder of the tests' own, and none into this user's keyring."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+    os.environ.pop("DBUS_SESSION_BUS_ADDRESS", None)
 
 
 @pytest.fixture(scope="session")

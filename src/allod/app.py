@@ -18,24 +18,25 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allod import __version__
 from allod.gateway.listen import listen, urls
 from allod.kernel import log
 from allod.kernel.api_keys import ApiKeys
 from allod.kernel.doctor import Doctor
-from allod.kernel.events import InProcessEvents
-from allod.kernel.host import ExtensionContext, Host
-from allod.kernel.memory import free_memory
+from allod.kernel.house import House
 from allod.kernel.metrics import Metrics
-from allod.kernel.models import ModelDesk, ModelTable
-from allod.kernel.paths import Paths, data_folder
-from allod.kernel.pipeline import Pipeline
+from allod.kernel.paths import Paths, data_folder, locked
 from allod.kernel.processes import ChildProcesses, start_server
-from allod.kernel.scheduler import Scheduler
-from allod.kernel.settings import ServerSettings, Settings
+from allod.kernel.server_settings import ServerSettings
+from allod.kernel.sessions import Sessions
+from allod.kernel.settings import Settings
+from allod.kernel.vault import Vault
 from allod.sdk.errors import AllodError
+
+if TYPE_CHECKING:
+    from allod.gateway.server import Gateway
 
 start_for_client = start_server
 """Starts a server for a command's own time."""
@@ -47,7 +48,7 @@ _log = logging.getLogger("allod")
 class ServeOptions:
     """What the command line says; None leaves it to the settings.
 
-    `announce` is called with the URLs once they answer.
+    `announce` is called with the URLs once they answer, and whether the store is open.
     """
 
     hosts: Sequence[str] | None = None
@@ -55,9 +56,10 @@ class ServeOptions:
     model: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    builtin_only: bool = False
     stop_with_stdin: bool = False
     quiet: bool = False
-    announce: Callable[[Sequence[str]], None] | None = None
+    announce: Callable[[Sequence[str], bool], None] | None = None
 
     def overrides(self) -> dict[str, dict[str, Any]]:
         """As settings, which win over all others."""
@@ -75,8 +77,16 @@ class ServeOptions:
         }
 
 
+def create_store(passphrase: str) -> None:
+    """Make the key of a new data folder, opened by `passphrase` alone. Raises Conflict where there is one already."""
+    paths = Paths(data_folder())
+    paths.create()
+    with locked(paths):
+        Vault(paths).create(passphrase)
+
+
 def serve(options: ServeOptions) -> int:
-    """Run the server until it is told to stop. Returns the exit code. Raises StartFailed."""
+    """Run the server until it is told to stop. Returns the exit code. Raises an AllodError where it cannot start."""
     log.configure(logging.WARNING if options.quiet else logging.INFO)
     if sys.platform == "win32":
         asyncio.run(_serve(options))
@@ -88,71 +98,131 @@ def serve(options: ServeOptions) -> int:
 
 
 async def _serve(options: ServeOptions) -> None:
-    stop = _stop_signal(options.stop_with_stdin)
     paths = Paths(data_folder())
     paths.create()
-    settings = Settings(paths.config, options.overrides())
-    server_settings = settings.load("server", ServerSettings)
-    keys = ApiKeys(paths.api_keys)
+    stop = _stop_signal(paths if options.stop_with_stdin else None)
+    with locked(paths):
+        server = _Server(options, paths)
+        try:
+            await server.run(stop)
+        finally:
+            await server.close()
 
-    events = InProcessEvents()
-    metrics = Metrics()
-    processes = ChildProcesses(paths.sockets(), allow_unwalled=server_settings.allow_unwalled_workers)
-    scheduler = Scheduler(
-        free_bytes=free_memory(server_settings.memory_budget_mib),
-        events=events,
-        metrics=metrics,
-        max_waiting=server_settings.max_waiting,
-        keep_alive_s=server_settings.keep_alive_s,
-    )
-    table = ModelTable(lambda: host.engines(), server_settings.default_model)
-    desk = ModelDesk(table, scheduler)
 
-    def context(name: str, own: Any) -> ExtensionContext:
-        logger = logging.getLogger(f"allod.{name}")
-        return ExtensionContext(own, paths.data, events, processes, desk, logger)
+class _Server:
+    """The parts of one server. The house stands once the store is open: at start, or when a person unlocks it."""
 
-    host = Host(settings, context)
-    sockets = listen(server_settings, keys)
-    addresses = urls(sockets, tls=server_settings.tls_certificate is not None)
-    try:
-        await host.start()
-        scheduler.start()
-        preload = asyncio.create_task(_preload(desk)) if server_settings.preload else None
-        web = await asyncio.to_thread(importlib.import_module, "allod.gateway.web")
-        doctor = Doctor(paths, addresses, keys, host, processes)
-        routers = {
-            each.manifest.name: router for each in host.active if (router := each.router()) is not None
-        }
-        application = web.application(
-            settings=server_settings,
-            keys=keys,
-            pipeline=Pipeline(
-                models=table, scheduler=scheduler, stages=host.stages(), events=events, metrics=metrics
-            ),
-            models=desk,
-            metrics=metrics,
-            doctor=doctor.examine,
-            routers=routers,
+    def __init__(self, options: ServeOptions, paths: Paths) -> None:
+        self._options = options
+        self._paths = paths
+        self._settings = Settings(paths.config, options.overrides())
+        self._server_settings = self._settings.load("server", ServerSettings)
+        self._vault = Vault(paths)
+        self._keys = ApiKeys()
+        self._sessions = Sessions()
+        self._metrics = Metrics()
+        allow_unwalled = self._server_settings.allow_unwalled_workers
+        self._processes = ChildProcesses(paths.sockets(), allow_unwalled=allow_unwalled)
+        self._house: House | None = None
+        self._gateway: Gateway | None = None
+        self._opening = asyncio.Lock()
+        self._preload: asyncio.Task[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        if await asyncio.to_thread(self._vault.open_by_itself):
+            self._house = await self._new_house()
+        server = self._server_settings = self._settings.current("server")
+        sockets = listen(server, has_key=self._house is None or len(self._keys) > 0)
+        addresses = urls(sockets, tls=server.tls_certificate is not None)
+        try:
+            if self._house is not None:
+                await self._house.start()
+                self._load_default_model(self._house)
+            web = await asyncio.to_thread(importlib.import_module, "allod.gateway.web")
+            self._gateway = gateway = web.application(
+                settings=self._settings,
+                keys=self._keys,
+                sessions=self._sessions,
+                vault=self._vault,
+                unlock=self._unlock,
+                metrics=self._metrics,
+                doctor=self._doctor(addresses).examine,
+                paths=self._paths,
+                url=addresses[0],
+            )
+            if self._house is not None:
+                await gateway.open(self._house)
+            _spare_garbage_collector()
+            with _server_file(self._paths, addresses, self._keys.create_own()):
+                await web.run(gateway, server, sockets, stop, lambda: self._announce(addresses))
+        finally:
+            for each in sockets:
+                each.close()
+
+    async def _new_house(self) -> House:
+        """A house on the open store. Raises what says why that cannot be."""
+        house = House(
+            paths=self._paths,
+            database=await asyncio.to_thread(self._vault.open_store),
+            settings=self._settings,
+            keys=self._keys,
+            sessions=self._sessions,
+            processes=self._processes,
+            metrics=self._metrics,
+            builtin_only=self._options.builtin_only,
         )
-        _spare_garbage_collector()
-        with _server_file(paths, addresses, keys.create_own()):
-            await web.run(application, server_settings, sockets, stop, lambda: _announce(options, addresses))
-        if preload is not None:
-            preload.cancel()
-    finally:
-        for each in sockets:
-            each.close()
-        await scheduler.close()
-        await host.stop()
-        await processes.close()
-        await events.close()
+        try:
+            await house.prepare()
+        except BaseException:
+            await house.close()
+            raise
+        return house
+
+    async def _unlock(self, secret: str) -> House:
+        """Open the store by a person's secret. Raises WrongPassphrase, TooManyTries."""
+        await asyncio.to_thread(self._vault.unlock, secret)
+        async with self._opening:
+            if self._house is None:
+                house = await self._new_house()
+                await house.start()
+                self._load_default_model(house)
+                assert self._gateway is not None
+                await self._gateway.open(house)
+                self._house = house
+            return self._house
+
+    def _load_default_model(self, house: House) -> None:
+        if self._settings.current("server").preload:
+            self._preload = asyncio.create_task(_preload(house), name="preload")
+
+    def _doctor(self, addresses: Sequence[str]) -> Doctor:
+        return Doctor(
+            paths=self._paths,
+            urls=addresses,
+            settings=self._settings,
+            vault=self._vault,
+            processes=self._processes,
+            host=lambda: self._house.host if self._house is not None else None,
+        )
+
+    def _announce(self, addresses: Sequence[str]) -> None:
+        if self._options.announce is not None:
+            self._options.announce(addresses, self._house is not None)
+
+    async def close(self) -> None:
+        """Stop everything."""
+        if self._preload is not None:
+            self._preload.cancel()
+        if self._house is not None:
+            await self._house.close()
+        await self._processes.close()
 
 
-async def _preload(models: ModelDesk) -> None:
+async def _preload(house: House) -> None:
     """Load the default model, so that the first answer need not wait for it."""
     try:
-        await models.load((await models.find("default")).id)
+        await house.models.load((await house.models.find("default")).id)
     except AllodError as error:
         _log.warning("the default model was not loaded: %s", error.message)
 
@@ -164,23 +234,19 @@ def _spare_garbage_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _announce(options: ServeOptions, addresses: Sequence[str]) -> None:
-    if options.announce is not None:
-        options.announce(addresses)
-
-
-def _stop_signal(stop_with_stdin: bool) -> asyncio.Event:
-    """Set by Ctrl-C, by SIGTERM and, if wanted, by the end of stdin."""
+def _stop_signal(borrowed: Paths | None) -> asyncio.Event:
+    """Set by Ctrl-C, by SIGTERM and, for a server of a command's time, by the end of stdin once no other holds it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
             loop.add_signal_handler(number, stop.set)
-    if stop_with_stdin:
+    if borrowed is not None:
 
         def wait_for_end() -> None:
             while os.read(0, 4096):
                 pass
+            borrowed.wait_until_unheld()
             loop.call_soon_threadsafe(stop.set)
 
         threading.Thread(target=wait_for_end, daemon=True).start()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from allod.kernel.settings import ServerSettings
+from allod.kernel.server_settings import ServerSettings
 from allod.testing import contract
 from allod.testing.markdown import problems_of
 from allod.testing.server import RunningServer

@@ -6,7 +6,9 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from allod.cli.failures import Failure
 from allod.cli.options import Json, Model, Settings, Stats, System, Url, parse_settings
@@ -24,6 +26,9 @@ def chat(
     system: System = None,
     settings: Settings = None,
     stats: Stats = False,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help=say("Keep nothing of what is typed in this chat."))
+    ] = False,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -35,12 +40,12 @@ def chat(
     is_live = sys.stdin.isatty() and sys.stdout.isatty() and not json
     with connect(url, preload=True) as client:
         if is_live:
-            _talk(conversation, client)
+            _talk(conversation, client, keeps_history=not no_history)
         else:
             _read_through(conversation, client, json=json)
 
 
-def _talk(conversation: Conversation, client: Client) -> None:
+def _talk(conversation: Conversation, client: Client, *, keeps_history: bool) -> None:
     """A conversation with a person: an error is told, and the conversation goes on."""
     from allod.cli.chat_commands import COMMANDS, Leave, is_command, model_names, obey
     from allod.cli.chat_input import edited_lines
@@ -52,7 +57,7 @@ def _talk(conversation: Conversation, client: Client) -> None:
         return []
 
     _greet(conversation, client)
-    for text in edited_lines(COMMANDS, names):
+    for text in edited_lines(COMMANDS, names, client if keeps_history else None):
         try:
             if is_command(text):
                 tell(obey(text.strip(), conversation, client) + "\n")

@@ -1,4 +1,4 @@
-"""Where a chat's messages come from: a line editor with a history in memory, or plain lines of stdin."""
+"""Where a chat's messages come from: a line editor with a history that the server keeps, or plain lines of stdin."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from allod.cli.failures import Failure
+
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import Completer
+    from prompt_toolkit.history import History
     from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    from allod.cli.client import Client
+
+_HISTORY = "/api/terminal/history"
+_HISTORY_TIMEOUT_S = 5
 
 
 def plain_lines() -> Iterator[str]:
@@ -20,9 +28,14 @@ def plain_lines() -> Iterator[str]:
             yield text
 
 
-def edited_lines(commands: Iterable[str], models: Callable[[], list[str]]) -> Iterator[str]:
-    """What the person enters, until Ctrl-D. Tab completes `commands`, and after /model the names of `models`."""
-    session = _session(list(commands), models)
+def edited_lines(
+    commands: Iterable[str], models: Callable[[], list[str]], keeper: Client | None
+) -> Iterator[str]:
+    """What the person enters, until Ctrl-D. Tab completes `commands`, and after /model the names of `models`.
+
+    What was entered is kept by the server of `keeper`, or, where that is None, in memory and only for this time.
+    """
+    session = _session(list(commands), models, keeper)
     while True:
         try:
             text = session.prompt()
@@ -51,14 +64,16 @@ def unseen_keys() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
-def _session(commands: list[str], models: Callable[[], list[str]]) -> PromptSession[str]:
+def _session(
+    commands: list[str], models: Callable[[], list[str]], keeper: Client | None
+) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
     from prompt_toolkit.shortcuts import CompleteStyle
 
     return PromptSession(
         [("bold ansicyan", "> ")],
-        history=InMemoryHistory(),
+        history=InMemoryHistory() if keeper is None else _kept_by(keeper),
         key_bindings=_bindings(),
         completer=_completer(commands, models),
         complete_while_typing=False,
@@ -66,6 +81,26 @@ def _session(commands: list[str], models: Callable[[], list[str]]) -> PromptSess
         multiline=True,  # so that a pasted text keeps its lines; Enter sends all the same
         prompt_continuation="  ",
     )
+
+
+def _kept_by(server: Client) -> History:
+    from prompt_toolkit.history import History
+
+    class KeptHistory(History):
+        """A server that fails or keeps nothing disturbs nobody: the base class has what was entered in this chat."""
+
+        def load_history_strings(self) -> Iterable[str]:
+            try:
+                found = server.request("GET", _HISTORY, timeout_s=_HISTORY_TIMEOUT_S)
+                return [str(entry["text"]) for entry in reversed(found["history"])]
+            except (Failure, LookupError, TypeError):  # no answer, or one of another program
+                return []
+
+        def store_string(self, string: str) -> None:
+            with contextlib.suppress(Failure):
+                server.request("POST", _HISTORY, {"text": string}, timeout_s=_HISTORY_TIMEOUT_S)
+
+    return KeptHistory()
 
 
 def _bindings() -> KeyBindings:

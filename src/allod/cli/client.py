@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CONNECT_TIMEOUT_S = 10
 _SILENCE_TIMEOUT_S = 60  # a live server writes a comment into a stream every 10 s
+_PIECE_BYTES = 1 << 20
 
 
 def model_path(model: str, act: str = "") -> str:
@@ -56,6 +57,26 @@ class Client:
         connection = self._connect(timeout_s)
         with contextlib.closing(connection), self._told():
             return _read(self._send(connection, method, path, body))
+
+    def download(self, path: str) -> Generator[bytes]:
+        """GET `path` and yield its bytes as they come. Raises Failure, also where the answer breaks off.
+
+        Waits for the answer's head as long as it takes: a copy may have to be made first.
+        """
+        from http.client import IncompleteRead
+
+        connection = self._connect(None)
+        with contextlib.closing(connection), self._told():
+            connected = connection.sock  # which the connection lets go of where the answer ends with it
+            response = self._send(connection, "GET", path, None)
+            if response.status >= 300:
+                _read(response)
+            connected.settimeout(_SILENCE_TIMEOUT_S)
+            try:
+                while piece := response.read(_PIECE_BYTES):
+                    yield piece
+            except IncompleteRead as error:
+                raise _broken_off() from error
 
     def stream(self, path: str, body: Any) -> Generator[dict[str, Any]]:
         """POST `body` and yield each event's JSON until `[DONE]`; after `stop()` it ends early. Raises Failure.
@@ -156,7 +177,11 @@ def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
             if event == b"[DONE]":
                 return
             yield _event(event)
-    raise Failure(
+    raise _broken_off()
+
+
+def _broken_off() -> Failure:
+    return Failure(
         say("The answer broke off: the server closed the connection before its end."),
         fix=say("Ask again; the server's log may say more."),
         exit_code=Exit.ENGINE_FAILED,

@@ -20,9 +20,10 @@ from allod.cli.models import load, models, ps, unload
 from allod.cli.options import Json
 from allod.cli.run import run
 from allod.cli.serve import serve
+from allod.cli.system import system
 from allod.cli.words import say
 
-_ORDER = "serve chat run models ps load unload keys doctor bench version".split()
+_ORDER = "serve chat run models ps load unload keys doctor system bench version".split()
 
 
 class _Commands(TyperGroup):
@@ -68,6 +69,11 @@ def _app() -> typer.Typer:
     app.command(help=say("Unload a model once its answers have ended."))(unload)
     app.add_typer(keys, name="keys", help=say("List the API keys, make or remove one."))
     app.command(help=say("Say what this machine has and what to do about each problem."))(doctor)
+    app.add_typer(
+        system,
+        name="system",
+        help=say("Say what this machine is, which versions run, what takes how much disk."),
+    )
     app.command(help=say("Measure a model: speed by context length, load time, memory."))(bench)
     app.command(help=say("Print the version."))(version)
     return app

@@ -43,6 +43,9 @@ def serve(
         Path | None,
         typer.Option("--tls-key", metavar="FILE", help=say("The certificate's private key (PEM).")),
     ] = None,
+    builtin_only: Annotated[
+        bool, typer.Option("--builtin-only", help=say("Safe mode: start Allod's own extensions only."))
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help=say("Log warnings only."))] = False,
     stop_with_stdin: Annotated[bool, typer.Option("--stop-with-stdin", hidden=True)] = False,
     json: Json = False,
@@ -50,7 +53,7 @@ def serve(
     """Start the server; Ctrl-C stops it and all that it started."""
     from allod.app import ServeOptions
     from allod.app import serve as run_server
-    from allod.sdk.errors import StartFailed
+    from allod.sdk.errors import AllodError
 
     options = ServeOptions(
         hosts=host or None,
@@ -58,34 +61,37 @@ def serve(
         model=model,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        builtin_only=builtin_only,
         stop_with_stdin=stop_with_stdin,
         quiet=quiet,
         announce=_announcer(json=json, quiet=quiet),
     )
     try:
         raise SystemExit(run_server(options))
-    except StartFailed as error:
+    except AllodError as error:
         raise Failure(error.detail, fix=error.fix, exit_code=Exit.UNREACHABLE) from error
 
 
-def _announcer(*, json: bool, quiet: bool) -> Callable[[Sequence[str]], None] | None:
+def _announcer(*, json: bool, quiet: bool) -> Callable[[Sequence[str], bool], None] | None:
     import os
 
     from allod import __version__
     from allod.cli.output import show_json
 
-    def in_json(urls: Sequence[str]) -> None:
-        show_json({"pid": os.getpid(), "urls": list(urls), "version": __version__}, one_line=True)
+    def in_json(urls: Sequence[str], is_open: bool) -> None:
+        said = {"pid": os.getpid(), "urls": list(urls), "version": __version__, "locked": not is_open}
+        show_json(said, one_line=True)
 
-    def in_words(urls: Sequence[str]) -> None:
-        print(
-            say(
-                "Allod {version} answers at {urls}. Ctrl-C stops it.",
-                version=__version__,
-                urls=" ".join(urls),
+    def in_words(urls: Sequence[str], is_open: bool) -> None:
+        named = {"version": __version__, "urls": " ".join(urls)}
+        print(say("Allod {version} answers at {urls}. Ctrl-C stops it.", **named))
+        if is_open:
+            print(say("Try it:"), "\n  ", _EXAMPLE.format(url=urls[0], hello=say("Hello!")), flush=True)
+        else:
+            said = say(
+                "The store is locked: run `allod vault unlock`, or open {url} in a browser.", url=urls[0]
             )
-        )
-        print(say("Try it:"), "\n  ", _EXAMPLE.format(url=urls[0], hello=say("Hello!")), flush=True)
+            print(said, flush=True)
 
     if json:
         return in_json

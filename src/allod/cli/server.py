@@ -35,23 +35,33 @@ def connect(url: str | None, *, start: bool = True, preload: bool = False) -> It
     if url:
         yield _named(url)
         return
-    if running := find():
-        yield running
-        return
-    if not start:
-        raise Failure(
-            say("No server is running."),
-            fix=say("`allod serve` starts one; --url or ALLOD_URL names another."),
-            exit_code=Exit.UNREACHABLE,
-        )
-    with _started(preload) as client:
-        yield client
+    with _held():
+        if running := find():
+            yield running
+            return
+        if not start:
+            raise Failure(
+                say("No server is running."),
+                fix=say("`allod serve` starts one; --url or ALLOD_URL names another."),
+                exit_code=Exit.UNREACHABLE,
+            )
+        with _started(preload) as client:
+            yield client
+
+
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+    """Inside, a server that was started for another command's time stays: it ends when nobody holds it any more."""
+    from allod.kernel.paths import Paths, data_folder
+
+    with Paths(data_folder()).held():
+        yield
 
 
 def find() -> Client | None:
     """The running server: the one of this data folder, else whichever Allod listens on the usual port."""
     facts = server_facts()
-    if facts is not None and not _is_borrowed(facts["pid"]):
+    if facts is not None:
         client = _own(facts)
         if _is_allod(client):
             return client
@@ -76,16 +86,6 @@ def server_facts() -> dict[str, Any] | None:
         return facts if facts["urls"] and psutil.pid_exists(facts["pid"]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _is_borrowed(pid: int) -> bool:
-    """Whether the server with this pid ends with another command, and so perhaps in the middle of our answer."""
-    import psutil
-
-    try:
-        return "--stop-with-stdin" in psutil.Process(pid).cmdline()
-    except psutil.Error:
-        return False
 
 
 def _named(url: str) -> Client:

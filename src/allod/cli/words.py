@@ -42,6 +42,10 @@ CHINESE = {
     "Certificate chain (PEM), for https.": "证书链（PEM），用于 https。",
     "The certificate's private key (PEM).": "证书的私钥（PEM）。",
     "Log warnings only.": "日志只记警告。",
+    "Safe mode: start Allod's own extensions only.": "安全模式：只启动 Allod 自带的扩展。",
+    "The store is locked: run `allod vault unlock`, or open {url} in a browser.": (
+        "存储已锁定：运行 `allod vault unlock`，或在浏览器中打开 {url}。"
+    ),
     "Allod {version} answers at {urls}. Ctrl-C stops it.": "Allod {version} 在 {urls} 应答。按 Ctrl-C 停止。",
     "Try it:": "试一试：",
     "Hello!": "你好！",
@@ -49,7 +53,30 @@ CHINESE = {
     "End the answer after N tokens.": "回答满 N 个词元即结束。",
     "There is no prompt.": "没有提示。",
     'Write `allod run "…"` or pipe text into it.': '请写 `allod run "…"`，或用管道输入文字。',
+    # system
+    "Say what this machine is, which versions run, what takes how much disk.": (
+        "说明本机的情况、运行的版本，以及磁盘占用。"
+    ),
+    "List the licences of all that Allod runs on, or show the texts of one.": (
+        "列出 Allod 所依赖的一切的许可证，或显示其中一个的全文。"
+    ),
+    "system": "系统",
+    "processor": "处理器",
+    "{name}, {cores} cores, {threads} threads": "{name}，{cores} 个核心，{threads} 个线程",
+    "memory": "内存",
+    "{free} of {total} available": "可用 {free}，共 {total}",
+    "libraries": "程序库",
+    "data folder": "数据文件夹",
+    "takes": "占用",
+    "free": "剩余",
+    "runs for": "已运行",
+    "Not counted, because they may not be looked at: {count}": "因无权查看而未计入：{count} 项",
+    "PACKAGE": "软件包",
+    "VERSION": "版本",
+    "LICENCE": "许可证",
+    "HOMEPAGE": "主页",
     # chat
+    "Keep nothing of what is typed in this chat.": "不保存本次对话中输入的任何内容。",
     "/help lists the commands, Ctrl-D leaves": "/help 列出命令，Ctrl-D 离开",
     "(stopped)": "（已停止）",
     "(stopped before the answer began; the question is dropped)": "（回答开始前已停止；问题已丢弃）",

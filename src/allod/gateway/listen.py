@@ -10,16 +10,15 @@ from pathlib import Path
 import psutil
 
 from allod.gateway.auth import is_loopback, leaves_machine
-from allod.kernel.api_keys import ApiKeys
-from allod.kernel.settings import ServerSettings
+from allod.kernel.server_settings import ServerSettings
 from allod.sdk.errors import StartFailed
 
 _BACKLOG = 2048
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def listen(settings: ServerSettings, keys: ApiKeys) -> list[socket.socket]:
-    """Sockets on all addresses of the settings, on one port.
+def listen(settings: ServerSettings, *, has_key: bool) -> list[socket.socket]:
+    """Sockets on all addresses of the settings, on one port. `has_key`: whether there is an API key, or may be one.
 
     A machine without IPv6 does without ::1. Raises StartFailed: a port that is taken, an address that is not this
     machine's, an address that others can reach while there is no API key, TLS files that cannot be used.
@@ -27,7 +26,7 @@ def listen(settings: ServerSettings, keys: ApiKeys) -> list[socket.socket]:
     if settings.tls_certificate or settings.tls_key:
         _check_certificate(settings.tls_certificate, settings.tls_key)
     open_to_others = leaves_machine(settings.host)
-    if open_to_others and not len(keys):
+    if open_to_others and not has_key:
         raise StartFailed(
             f"Others can reach {', '.join(open_to_others)}, and there is no API key yet.",
             fix="Make one first: allod keys create NAME",

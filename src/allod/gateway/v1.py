@@ -18,6 +18,7 @@ from allod.gateway.exchange import Exchange
 from allod.kernel.pipeline import Answer, Pipeline
 from allod.sdk.chat import Caller, Request, Run
 from allod.sdk.engine import TokenizingEngine, Tokens
+from allod.sdk.errors import Unauthorized
 from allod.sdk.stream import Usage
 
 _AT_ONCE = 8  # prompts of one request, so that a long list does not fill the queue alone
@@ -32,22 +33,28 @@ class Call:
     caller: Caller
     pipeline: Pipeline
 
-    def run(self, request: Request) -> Run:
-        """A run for `request`."""
-        return Run(request, self.caller, self.exchange.path)
+    def run(self, request: Request, tools: tuple[str, ...] = ()) -> Run:
+        """A run for `request`, whose model may use `tools` of this server. Raises Unauthorized: they act for a user."""
+        if tools and not self.caller.may("chat"):
+            raise Unauthorized(
+                "The server's own tools need a key or a session.",
+                fix="Send Authorization: Bearer KEY; `allod keys create NAME` makes one.",
+                param="tools",
+            )
+        return Run(request, self.caller, self.exchange.path, tools=tools)
 
 
 async def chat_completions(call: Call) -> None:
     """The answer to a conversation."""
     request, shape = openai_chat.parse(call.body)
-    answer = await call.pipeline.open(call.run(request))
+    answer = await call.pipeline.open(call.run(request, shape.server_tools))
     allod = openai_chat.extras(request, answer.run.notes)
     if not shape.stream:
         encoder = openai_chat.Encoder(answer.model.id, shape, allod)
         async with aclosing(answer.events()) as events:
             whole = await encoder.gather(events, request.choices)
         await call.exchange.reply_json(whole)
-    elif answer.can_pass_frames:
+    elif answer.wire is not None:
         await sse.send_frames(call.exchange, _passed(answer, allod))
     else:
         encoder = openai_chat.Encoder(answer.model.id, shape, allod)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
-from fastapi import APIRouter
 
-from allod.gateway import api
+from allod.gateway.api import Examine, Parts
 from allod.gateway.auth import Doors
+from allod.gateway.door_file import DoorFile
+from allod.gateway.routes.vault import Unlock
 from allod.gateway.server import Gateway
 from allod.kernel.api_keys import ApiKeys
 from allod.kernel.metrics import Metrics
-from allod.kernel.pipeline import Pipeline
-from allod.kernel.settings import ServerSettings
-from allod.sdk.context import Models
-from allod.sdk.extension import Check
+from allod.kernel.paths import Paths
+from allod.kernel.server_settings import ServerSettings
+from allod.kernel.sessions import Sessions
+from allod.kernel.settings import Settings
+from allod.kernel.vault import Vault
 
 _GRACE_S = 3
 _KEEP_ALIVE_S = 75
@@ -26,21 +28,26 @@ _KEEP_ALIVE_S = 75
 
 def application(
     *,
-    settings: ServerSettings,
+    settings: Settings,
     keys: ApiKeys,
-    pipeline: Pipeline,
-    models: Models,
+    sessions: Sessions,
+    vault: Vault,
+    unlock: Unlock,
     metrics: Metrics,
-    doctor: Callable[[], Awaitable[Sequence[Check]]],
-    routers: Mapping[str, APIRouter],
+    doctor: Examine,
+    paths: Paths,
+    url: str,
 ) -> Gateway:
-    """The ASGI application."""
+    """The ASGI application, locked until its `open` is called."""
+
+    def cookie() -> str:
+        return f"allod-{vault.folder_id}"  # by data folder: other servers of localhost get to see it too
+
     return Gateway(
-        doors=Doors(settings, keys),
-        pipeline=pipeline,
+        doors=Doors(lambda: settings.current("server"), keys, sessions, cookie),
+        parts=Parts(vault, unlock, cookie, metrics, DoorFile(paths.run, url), doctor),
         metrics=metrics,
-        rest=api.build(models=models, keys=keys, metrics=metrics, doctor=doctor, routers=routers),
-        max_body_mib=settings.max_body_mib,
+        settings=settings.current("server"),
     )
 
 

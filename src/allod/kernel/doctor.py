@@ -6,14 +6,16 @@ import platform
 import shutil
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psutil
 
-from allod.kernel.api_keys import ApiKeys
 from allod.kernel.host import Host
+from allod.kernel.keysources import PROTECTS
 from allod.kernel.paths import Paths
 from allod.kernel.processes import HAS_WALLS, ChildProcesses
+from allod.kernel.settings import Settings
+from allod.kernel.vault import Vault
 from allod.sdk.extension import Check
 
 _GIB = 1 << 30
@@ -28,30 +30,49 @@ _NONE_HOLDS = f"No wall holds, so no model runs. {_ALLOW} Or set server.allow_un
 
 
 class Doctor:
-    """Examines the machine and the server."""
+    """Examines the machine and the server. `host` gives the extensions' host, None while the store is locked."""
 
     def __init__(
-        self, paths: Paths, urls: Sequence[str], keys: ApiKeys, host: Host, processes: ChildProcesses
+        self,
+        *,
+        paths: Paths,
+        urls: Sequence[str],
+        settings: Settings,
+        vault: Vault,
+        processes: ChildProcesses,
+        host: Callable[[], Host | None],
     ) -> None:
         self._paths = paths
         self._urls = urls
-        self._keys = keys
-        self._host = host
+        self._settings = settings
+        self._vault = vault
         self._processes = processes
+        self._host = host
 
     async def examine(self) -> Sequence[Check]:
         """All checks, the server's first."""
-        checks = [_system(), _memory(), self._data_folder(), self._addresses(), *await self._walls()]
-        for extension in self._host.active:
-            checks += await extension.checks()
-        checks += [
-            Check(f"extension {failed.name}", "fail", failed.reason, failed.fix)
-            for failed in self._host.failed
-        ]
-        return checks
+        checks = [_system(), _memory(), self._data_folder(), self._store(), self._addresses()]
+        checks += [*self._settings_file(), *await self._walls()]
+        host = self._host()
+        return [*checks, *(await host.checks() if host is not None else ())]
 
     def _addresses(self) -> Check:
-        return Check("addresses", "ok", f"{', '.join(self._urls)}; {len(self._keys)} API keys")
+        return Check("addresses", "ok", ", ".join(self._urls))
+
+    def _store(self) -> Check:
+        kinds = sorted({slot.kind for slot in self._vault.slots()})
+        detail = f"encrypted; {' '.join(PROTECTS[kind] for kind in kinds)}"
+        if not self._vault.opens_elsewhere:
+            fix = "Make a recovery code: allod vault add recovery"
+            return Check("store", "warn", f"{detail} No other machine could open it, or a backup of it.", fix)
+        return Check("store", "ok", detail)
+
+    def _settings_file(self) -> Sequence[Check]:
+        unknown = self._settings.unknown_tables()
+        if self._host() is None or not unknown:
+            return ()
+        detail = f"config.toml has settings of {', '.join(map(repr, unknown))}, which nobody reads"
+        return [Check("settings", "warn", detail, "Correct the name, or install the extension.")]
 
     def _data_folder(self) -> Check:
         folder = self._paths.data
@@ -92,7 +113,10 @@ class Doctor:
 def _system() -> Check:
     cores = psutil.cpu_count(logical=True)
     return Check(
-        "system", "ok", f"{platform.platform()}, Python {platform.python_version()}, {cores} processors"
+        "system",
+        "ok",
+        f"{platform.system()} {platform.release()} {platform.machine()}, "
+        f"Python {platform.python_version()}, {cores} processors",
     )
 
 

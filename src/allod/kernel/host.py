@@ -1,101 +1,366 @@
-"""Finds extensions by the entry-point group `allod.extensions`, starts them, and leaves out those that fail."""
+"""Finds extensions by the entry-point group `allod.extensions`, starts and stops them, and leaves out those that fail.
+
+Each is walled in by `try`: whatever one does wrong, it is named with the reason and the next step, and the rest runs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from allod.kernel.settings import Settings
-from allod.sdk.context import Models
+from allod.kernel import custody
+from allod.kernel.contributions import Contributions, Mistyped, gather
+from allod.kernel.installed import Entry, Refused, State, checked, entry_of, in_order, points
 from allod.sdk.engine import Engine
-from allod.sdk.events import Events
-from allod.sdk.extension import API, RESERVED_NAMES, Extension
-from allod.sdk.processes import Processes
-from allod.sdk.stage import Stage
+from allod.sdk.errors import AllodError, Conflict, NotFound
+from allod.sdk.events import ExtensionStateChanged
+from allod.sdk.extension import Check, Extension
 
-GROUP = "allod.extensions"
-_START_S = 10
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+START_S = 10
+_UPDATE = "Update it, or uninstall it, or switch it off: allod extensions disable {name}"
 _log = logging.getLogger("allod.host")
 
 
-@dataclass(frozen=True, slots=True)
-class ExtensionContext:
-    """What one extension is handed."""
+class Rooms(Protocol):
+    """What the host needs of the kernel for one extension: made by house.py."""
 
-    settings: Any
-    data_folder: Path
-    events: Events
-    processes: Processes
-    models: Models
-    log: logging.Logger
+    async def context(self, kind: type[Extension[Any]]) -> Any:
+        """Its context, with its settings read."""
+        ...
 
+    async def migrate(self, extension: Extension[Any]) -> None:
+        """Bring its tables up to date."""
+        ...
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """An extension that was left out, and what to do."""
+    async def seat(self, name: str, contributions: Contributions) -> None:
+        """Hand what it contributes to who uses it."""
+        ...
 
-    name: str
-    reason: str
-    fix: str
+    async def unseat(self, name: str, contributions: Contributions) -> None:
+        """Take all of that back, its jobs and handlers included. Nothing of it runs afterwards but `stop`."""
+        ...
+
+    async def clear(self, name: str) -> list[str]:
+        """End what it left behind: tasks, children, transfers. Says what that was."""
+        ...
+
+    async def disabled(self) -> set[str]:
+        """Names of those that the user has switched off."""
+        ...
+
+    async def set_enabled(self, name: str, enabled: bool) -> None:
+        """Keep the user's choice."""
+        ...
+
+    def publish(self, event: ExtensionStateChanged) -> None:
+        """Tell it."""
+        ...
 
 
 class Host:
-    """The extensions of one server."""
+    """The extensions of one server. `builtin_only` leaves all others out: the safe mode.
 
-    def __init__(self, settings: Settings, make_context: Callable[[str, Any], ExtensionContext]) -> None:
-        self._settings = settings
-        self._make_context = make_context
-        self.active: list[Extension[Any]] = []
-        self.failed: list[Failed] = []
+    `points` says what is installed.
+    """
+
+    def __init__(
+        self, rooms: Rooms, *, builtin_only: bool = False, points: Callable[[], Sequence[EntryPoint]] = points
+    ) -> None:
+        self._rooms = rooms
+        self._points = points
+        self._builtin_only = builtin_only
+        self._entries: dict[str, Entry] = {}
+        self._order: list[str] = []  # in which they were started
+        self._has_doors = False
+        self._one_at_a_time = asyncio.Lock()
+        self.changed: Callable[[], Awaitable[None]] | None = None
+        """Called after an extension was started or stopped."""
+
+    # what there is
+
+    def entries(self) -> list[Entry]:
+        """All that are installed, those that run first, in the order in which they were started."""
+        running = [self._entries[name] for name in self._order]
+        return running + [entry for name, entry in sorted(self._entries.items()) if name not in self._order]
+
+    def active(self) -> list[Extension[Any]]:
+        """Those that run, in the order in which they were started."""
+        return [entry.extension for entry in self.entries() if entry.extension is not None]
+
+    def engines(self) -> list[Engine]:
+        """The engines of those that run."""
+        return [engine for entry in self.entries() for engine in entry.contributions.engines]
+
+    def routers(self) -> Mapping[str, APIRouter]:
+        """The routers of those that run, by name."""
+        return {entry.name: entry.router for entry in self.entries() if entry.router is not None}
+
+    def get(self, name: str) -> Entry:
+        """One of them. Raises NotFound."""
+        if name not in self._entries:
+            raise NotFound(f"No extension is called {name[:60]!r}.", fix="`allod extensions` lists them.")
+        return self._entries[name]
+
+    def find(self) -> None:
+        """Look what is installed now. What is new is known afterwards, but not started."""
+        for point in self._points():
+            known = self._entries.get(point.name)
+            if known is None:
+                self._entries[point.name] = entry_of(point)
+            elif known.point.value != point.value and known.state == "found":
+                _log.warning(
+                    "two packages have an extension named %s: %s is left out", point.name, point.value
+                )
+
+    # all of them
 
     async def start(self) -> None:
-        """Start every installed extension, in order of name."""
-        for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-            try:
-                async with asyncio.timeout(_START_S):
-                    self.active.append(await self._start(point))
-            except Exception as error:
-                reason = (
-                    f"did not start within {_START_S} s" if isinstance(error, TimeoutError) else str(error)
-                )
-                _log.exception("extension %s was left out", point.name)
-                self.failed.append(
-                    Failed(point.name, reason, "Update or uninstall it, or correct its settings.")
-                )
+        """Start every installed extension, those that others need first."""
+        async with self._one_at_a_time:
+            self.find()
+            disabled = await self._rooms.disabled()
+            for entry in self._entries.values():
+                await self._load(entry, disabled)
+            for entry in in_order(list(self._entries.values())):
+                if entry.state == "found":
+                    await self._start(entry)
 
-    async def _start(self, point: EntryPoint) -> Extension[Any]:
-        kind = point.load()
-        if not (isinstance(kind, type) and issubclass(kind, Extension)):
-            raise TypeError(f"{point.value} is not an Extension")
-        manifest = kind.manifest
-        if manifest.api != API:
-            raise TypeError(f"it was written for version {manifest.api} of the contract, and this is {API}")
-        if manifest.name in RESERVED_NAMES:
-            raise TypeError(f"the name {manifest.name!r} is taken")
-        settings = self._settings.load(manifest.name, kind.Settings)
-        extension = kind(self._make_context(manifest.name, settings))
-        await extension.start()
-        return extension
-
-    def engines(self) -> Sequence[Engine]:
-        """The engines of all active extensions."""
-        return [engine for extension in self.active for engine in extension.engines()]
-
-    def stages(self) -> Sequence[Stage]:
-        """The stages of all active extensions."""
-        return [stage for extension in self.active for stage in extension.stages()]
+    async def open_doors(self) -> None:
+        """Ask for the routes of those that run; of later ones as soon as they run."""
+        async with self._one_at_a_time:
+            self._has_doors = True
+            for entry in self.entries():
+                if entry.extension is not None:
+                    await self._open_door(entry)
 
     async def stop(self) -> None:
         """Stop all, last started first."""
-        for extension in reversed(self.active):
-            try:
-                async with asyncio.timeout(_START_S):
+        async with self._one_at_a_time:
+            for name in reversed(self._order.copy()):
+                await self._stop(self._entries[name], "stopped", "The server is stopping.")
+
+    async def settings_changed(self, name: str, before: Any) -> None:
+        """Tell an extension that its settings are others now. What it does wrong stops nothing."""
+        entry = self._entries.get(name)
+        if entry is None or entry.extension is None:
+            return
+        try:
+            with custody.acting(name):
+                async with asyncio.timeout(START_S):
+                    await entry.extension.settings_changed(before)
+        except Exception:
+            _log.exception("%s did not take its changed settings in order", name)
+
+    async def checks(self) -> list[Check]:
+        """What the extensions found out about this machine, and how they fare themselves."""
+        found: list[Check] = []
+        for entry in self.entries():
+            if entry.extension is not None:
+                try:
+                    with custody.acting(entry.name):
+                        async with asyncio.timeout(START_S):
+                            found += await entry.extension.checks()
+                except Exception as error:
+                    found.append(_check(entry, "warn", f"its own check failed: {_words(error)}", _UPDATE))
+            elif entry.state in ("failed", "refused"):
+                found.append(_check(entry, "fail", entry.reason, entry.fix))
+        return found
+
+    # one of them
+
+    async def disable(self, name: str) -> None:
+        """Stop it, and those that need it, and leave it out from now on. Raises NotFound."""
+        async with self._one_at_a_time:
+            entry = self.get(name)
+            await self._rooms.set_enabled(name, False)
+            await self._stop_with_dependants(entry, "disabled", "You switched it off.")
+            entry.fix = f"allod extensions enable {name}"
+        await self._tell_changed()
+
+    async def enable(self, name: str) -> Entry:
+        """Start it, and those that were stopped for lack of it. Also one that was installed just now."""
+        async with self._one_at_a_time:
+            self.find()
+            entry = self.get(name)
+            await self._rooms.set_enabled(name, True)
+            await self._start_with_dependants(entry)
+        await self._tell_changed()
+        return entry
+
+    async def restart(self, name: str) -> Entry:
+        """Stop it and start it again, with those that need it. Raises Conflict where it is switched off."""
+        async with self._one_at_a_time:
+            entry = self.get(name)
+            if entry.state == "disabled":
+                raise Conflict(f"{name!r} is switched off.", fix=f"allod extensions enable {name}")
+            await self._stop_with_dependants(entry, "stopped", "It is being restarted.")
+            await self._start_with_dependants(entry)
+        await self._tell_changed()
+        return entry
+
+    async def _tell_changed(self) -> None:
+        if self.changed is not None:
+            await self.changed()
+
+    async def _stop_with_dependants(self, entry: Entry, state: State, reason: str) -> None:
+        for other in reversed(self._order.copy()):
+            if entry.name in self._needs_of(other) and other != entry.name:
+                await self._stop(
+                    self._entries[other], "stopped", f"It needs {entry.name!r}, which was stopped."
+                )
+        await self._stop(entry, state, reason)
+
+    async def _start_with_dependants(self, entry: Entry) -> None:
+        if entry.extension is None:
+            await self._load(entry, set())
+            if entry.state == "found":
+                await self._start(entry)
+        waiting = [
+            e for e in self._entries.values() if e.state == "stopped" and entry.name in self._needs_of(e.name)
+        ]
+        for other in in_order(waiting):
+            await self._start(other)
+
+    def _needs_of(self, name: str) -> set[str]:
+        """All that it needs, at first and at second hand."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for need in self._entries[waiting.pop()].needs:
+                if need not in found and need in self._entries:
+                    found.add(need)
+                    waiting.append(need)
+        return found
+
+    # the steps of a life
+
+    async def _load(self, entry: Entry, disabled: set[str]) -> None:
+        """Import it and read its manifest."""
+        entry.reason = entry.fix = ""
+        if entry.name in disabled:
+            self._set(entry, "disabled", "You switched it off.", f"allod extensions enable {entry.name}")
+            return
+        if self._builtin_only and not entry.is_builtin:
+            self._set(entry, "refused", "This is the safe mode.", "Start the server without --builtin-only.")
+            return
+        try:
+            with custody.acting(entry.name):
+                entry.kind = checked(entry.point.load(), entry.name)
+        except Refused as refused:
+            self._set(entry, "refused", str(refused), refused.fix)
+            return
+        except Exception as error:
+            _log.exception("the extension %s cannot be imported", entry.name)
+            self._set(
+                entry, "failed", f"It cannot be imported: {_words(error)}", _UPDATE.format(name=entry.name)
+            )
+            return
+        manifest = entry.kind.manifest
+        entry.summary, entry.needs, entry.after = manifest.summary, manifest.needs, manifest.after
+        entry.egress = manifest.egress
+        entry.state = "found"
+
+    async def _start(self, entry: Entry) -> None:
+        missing = [need for need in entry.needs if need not in self._order]
+        if missing:
+            reason = f"It needs {', '.join(map(repr, missing))}, which does not run."
+            self._set(
+                entry,
+                "refused",
+                reason,
+                f"Install it, or see why it does not run: allod extensions {missing[0]}",
+            )
+            return
+        step = "It did not begin"
+        try:
+            with custody.acting(entry.name):
+                assert entry.kind is not None
+                extension = entry.kind(await self._rooms.context(entry.kind))
+                entry.extension = extension
+                step = "Its tables could not be brought up to date"
+                await self._rooms.migrate(extension)
+                step = "It did not start"
+                async with asyncio.timeout(START_S):
+                    await extension.start()
+                entry.has_started = True
+                step = "What it contributes is not in order"
+                entry.contributions = gather(extension)
+                await self._rooms.seat(entry.name, entry.contributions)
+        except Exception as error:
+            await self._fail(entry, step, error)
+            return
+        self._order.append(entry.name)
+        self._set(entry, "active")
+        if self._has_doors:
+            await self._open_door(entry)
+
+    async def _open_door(self, entry: Entry) -> None:
+        from fastapi import APIRouter
+
+        assert entry.extension is not None
+        try:
+            with custody.acting(entry.name):
+                router = entry.extension.router()
+            if router is not None and not isinstance(router, APIRouter):
+                raise Mistyped(f"router() gives {type(router).__name__}, not an APIRouter")
+            entry.router = router
+        except Exception as error:
+            await self._fail(entry, "Its routes are not in order", error)
+
+    async def _fail(self, entry: Entry, step: str, error: Exception) -> None:
+        """Leave it out, and give back what it has taken so far."""
+        reason = f"within {START_S} s" if isinstance(error, TimeoutError) else f": {_words(error)}"
+        reason = f"{step} {reason}." if isinstance(error, TimeoutError) else f"{step}{reason}"
+        _log.exception("the extension %s was left out: %s", entry.name, reason, exc_info=error)
+        fix = error.fix if isinstance(error, AllodError) and error.fix else _UPDATE.format(name=entry.name)
+        await self._stop(entry, "failed", reason)
+        entry.fix = fix
+
+    async def _stop(self, entry: Entry, state: State, reason: str) -> None:
+        extension, entry.extension = entry.extension, None
+        contributions, entry.contributions = entry.contributions, Contributions()
+        entry.router = None
+        if entry.name in self._order:
+            self._order.remove(entry.name)
+        if extension is not None:
+            await self._rooms.unseat(entry.name, contributions)
+            if entry.has_started:
+                await self._end(entry.name, extension)
+            entry.has_started = False
+            left = await self._rooms.clear(entry.name)
+            if left:
+                _log.warning(
+                    "the extension %s left behind, and it was ended: %s", entry.name, ", ".join(left)
+                )
+        self._set(entry, state, reason)
+
+    async def _end(self, name: str, extension: Extension[Any]) -> None:
+        try:
+            with custody.acting(name):
+                async with asyncio.timeout(START_S):
                     await extension.stop()
-            except Exception:
-                _log.exception("extension %s did not stop in order", extension.manifest.name)
-        self.active.clear()
+        except Exception:
+            _log.exception("the extension %s did not stop in order", name)
+
+    def _set(self, entry: Entry, state: State, reason: str = "", fix: str = "") -> None:
+        entry.state, entry.reason, entry.fix = state, reason, fix
+        if state in ("failed", "refused"):
+            _log.warning("the extension %s does not run. %s %s", entry.name, reason, fix)
+        self._rooms.publish(ExtensionStateChanged(entry.name, state, reason))
+
+
+def _words(error: Exception) -> str:
+    """What can be said of an error: all that was raised on purpose, of others the kind and the author's words."""
+    if isinstance(error, AllodError):
+        return error.detail
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _check(entry: Entry, status: Literal["warn", "fail"], detail: str, fix: str) -> Check:
+    return Check(f"extension {entry.name}", status, detail, fix.format(name=entry.name))

@@ -18,7 +18,7 @@ class ModelTable:
 
     def __init__(self, engines: Callable[[], Sequence[Engine]], default: str = "") -> None:
         self._engines = engines
-        self._default = default
+        self.default_name = default
         self._known: dict[str, tuple[ModelCard, Engine]] = {}
 
     async def cards(self) -> list[ModelCard]:
@@ -43,6 +43,10 @@ class ModelTable:
             raise self._unknown(name)
         return found
 
+    def forget(self) -> None:
+        """Ask the engines anew: there are others now."""
+        self._known = {}
+
     async def find_usable(self, name: str) -> tuple[ModelCard, Engine]:
         """As find. Raises LoadFailed where something is wrong with the model."""
         card, engine = await self.find(name)
@@ -52,8 +56,8 @@ class ModelTable:
 
     async def default(self) -> tuple[ModelCard, Engine]:
         """The model that `default` and `jan` stand for: the one set, else the first that can chat."""
-        if self._default:
-            return await self.find(self._default)
+        if self.default_name:
+            return await self.find(self.default_name)
         if not self._known:
             await self.cards()
         for card, engine in self._known.values():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +65,52 @@ class Paths:
         return self.data / "keyslots.json"
 
     @property
+    def old_api_keys(self) -> Path:
+        """Where the first version kept its API keys; they move into the store."""
+        return self.data / "api_keys.json"
+
+    @property
     def backups(self) -> Path:
         """Copies of the store from before its tables were changed."""
         return self.data / "backups"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one server, or the one restore, that works on this folder."""
+        return self.data / "lock"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, a server that was started for a command's time goes on; see `wait_until_unheld`."""
+        handle = self._open_holders()
+        if handle is None:
+            yield
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # waits while such a server is just ending
+            yield
+        finally:
+            os.close(handle)
+
+    def wait_until_unheld(self) -> None:
+        """Wait until no command holds the server any more. From then on those that come wait for this process's end."""
+        handle = self._open_holders()
+        if handle is not None:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+
+    def _open_holders(self) -> int | None:
+        """A file to lock; None where there is no such thing, or no data folder that can be written yet."""
+        if sys.platform == "win32":
+            return None
+        try:
+            self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return os.open(self.run / "holders", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return None
 
     def create(self) -> None:
         """Make what is missing, for this user's eyes only. Raises StartFailed if that cannot be done."""
@@ -91,6 +138,50 @@ class Paths:
             return Path(tempfile.mkdtemp(prefix="allod-"))
         folder.mkdir(mode=0o700)
         return folder
+
+
+@contextlib.contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Inside, nobody else works on this data folder. Raises StartFailed where somebody does."""
+    try:
+        handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartFailed(
+            f"The data folder {paths.data} cannot be written: {error.strerror}.",
+            fix="Make it writable, or set ALLOD_HOME to another one.",
+        ) from error
+    try:
+        _lock(handle, paths)
+        yield
+    finally:
+        os.close(handle)  # which frees it, as the process's end would
+
+
+def _lock(handle: int, paths: Paths) -> None:
+    try:
+        if sys.platform == "win32":  # not tested: no Windows at hand
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise StartFailed(
+            f"The data folder {paths.data} is in use{_by_whom(paths)}.",
+            fix="Stop it first, or set ALLOD_HOME to another data folder.",
+        ) from error
+
+
+def _by_whom(paths: Paths) -> str:
+    try:
+        said = json.loads(paths.server_file.read_text())
+        command = psutil.Process(said["pid"]).cmdline()
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return " by another server"
+    own_time = " of another command, with which it ends" if "--stop-with-stdin" in command else ""
+    return f" by the server{own_time} at {said['urls'][0]} (process {said['pid']})"
 
 
 def _belongs_to_nobody(pid: str) -> bool:

@@ -1,23 +1,26 @@
 """The life of an answer, after the dialect has read the request and before it writes the reply.
 
 stages (COMPOSE, ENRICH, CHOOSE, ROUTE) -> lease -> engine -> the same stream handed back -> stages' `after`, metrics.
+Where the model calls a tool of the server: toolbox -> ROUTE again -> lease -> engine. This is the one loop of its kind.
 Every dialect and every face enters here, so that no way leads round a stage.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from allod.kernel.metrics import Metrics
 from allod.kernel.models import ModelTable
 from allod.kernel.offers import offers
 from allod.kernel.scheduler import Need, Scheduler
+from allod.kernel.stages import Seated, Stages
+from allod.kernel.tool_calls import ToolCalls
+from allod.kernel.toolbox import Toolbox
 from allod.sdk.chat import ChatRequest, CompletionRequest, EmbeddingRequest, GenerateRequest, Run
 from allod.sdk.engine import (
     Embedding,
@@ -30,15 +33,15 @@ from allod.sdk.engine import (
 )
 from allod.sdk.errors import AllodError, BadRequest, EngineGone
 from allod.sdk.events import Events, RunFinished
-from allod.sdk.stage import Stage
+from allod.sdk.stage import Phase
 from allod.sdk.stream import ChatEvent, ChatStream, Progress, Usage
 
 T = TypeVar("T")
-_log = logging.getLogger("allod.pipeline")
 
 # A token is at least one byte of text, so bytes bound tokens; a message's own marks and a template's words come on top.
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_OF_TEMPLATE = 256
+_TOOL_ROUNDS = 10
 
 
 class Pipeline:
@@ -49,13 +52,15 @@ class Pipeline:
         *,
         models: ModelTable,
         scheduler: Scheduler,
-        stages: Sequence[Stage],
+        stages: Stages,
+        toolbox: Toolbox,
         events: Events,
         metrics: Metrics,
     ) -> None:
         self.models = models
         self.scheduler = scheduler
-        self._stages = sorted(stages, key=lambda stage: stage.phase)
+        self.stages = stages
+        self.toolbox = toolbox
         self._events = events
         self._metrics = metrics
 
@@ -65,20 +70,30 @@ class Pipeline:
         Raises what a stage refuses with, ModelNotFound, and what the engine cannot honour.
         """
         began = time.monotonic()
+        seated = self.stages.all
         engine = await self._enter(run)
-        if not isinstance(run.request, GenerateRequest):
-            raise TypeError(f"{type(run.request).__name__} is not a request for text")
-        return Answer(self, run, engine, began)
+        request = run.request
+        if not isinstance(request, GenerateRequest):
+            raise TypeError(f"{type(request).__name__} is not a request for text")
+        if run.tools:
+            if not isinstance(request, ChatRequest) or request.choices > 1:
+                raise BadRequest("The server's tools are for single answers of chats.", param="tools")
+            request.parameters["tools"] = [
+                *request.parameters.get("tools", ()),
+                *self.toolbox.describe(run.tools),
+            ]
+        return Answer(self, run, engine, began, seated)
 
     async def embed(self, run: Run) -> Sequence[Embedding]:
         """A vector for each input of an EmbeddingRequest."""
         began = time.monotonic()
+        seated = self.stages.all
         engine = await self._enter(run)
         request = run.request
         if not offers(engine, EmbeddingEngine) or not isinstance(request, EmbeddingRequest):
             raise BadRequest(f"{request.model!r} makes no embeddings.", param="model")
         bound = max((_bound(text) for text in request.inputs), default=0)
-        async with self._finishing(run, began) as usage:
+        async with self._finishing(run, began, seated) as usage:
             vectors: Sequence[Embedding] = await self._leased(
                 run, engine, Need(1, bound), lambda: engine.embed(run)
             )
@@ -102,15 +117,8 @@ class Pipeline:
                     raise
         raise AssertionError("unreachable")
 
-    async def _enter(self, run: Run) -> Engine:
-        for stage in self._stages:
-            try:
-                await stage.before(run)
-            except Exception as error:
-                if stage.on_failure == "refuse":
-                    raise
-                _log.warning("stage %s failed and was skipped: %s", stage.name, type(error).__name__)
-                run.note(stage.name, skipped=True)
+    async def _enter(self, run: Run, *, only: Phase | None = None) -> Engine:
+        await self.stages.before(run, only=only)
         run.model, engine = await self.models.find_usable(run.request.model)
         return engine
 
@@ -125,7 +133,9 @@ class Pipeline:
             yield plan
 
     @asynccontextmanager
-    async def _finishing(self, run: Run, began: float) -> AsyncIterator[list[Usage]]:
+    async def _finishing(
+        self, run: Run, began: float, seated: Sequence[Seated]
+    ) -> AsyncIterator[list[Usage]]:
         """Around every run: whatever happens, its stages, metrics and listeners hear how it ended."""
         usage: list[Usage] = []
         outcome = "ok"
@@ -142,8 +152,7 @@ class Pipeline:
             raise
         finally:
             self._account(run, outcome, time.monotonic() - began, usage[0] if usage else Usage())
-            for stage in self._stages:
-                await stage.after(run, usage[0] if usage else None)
+            await self.stages.after(seated, run, usage[0] if usage else None)
 
     def _account(self, run: Run, outcome: str, duration_s: float, usage: Usage) -> None:
         assert run.model is not None
@@ -164,16 +173,20 @@ class Pipeline:
 class Answer:
     """An answer that has been opened. Read it once, by `frames()` or `events()`, under `aclosing`."""
 
-    def __init__(self, pipeline: Pipeline, run: Run, engine: Engine, began: float) -> None:
+    def __init__(
+        self, pipeline: Pipeline, run: Run, engine: Engine, began: float, seated: Sequence[Seated]
+    ) -> None:
         assert run.model is not None
         self._pipeline = pipeline
+        self._seated = seated
         self._engine = engine
         self._began = began
         self.run = run
         self.model: ModelCard = run.model
         self.usage: Usage | None = None
         self._first: ChatStream | None = engine.chat(run)  # refuses now what it could not honour later
-        self.can_pass_frames = self._first.wire == "openai.chat" and self.request.choices == 1
+        passes = self._first.wire == "openai.chat" and self.request.choices == 1 and not run.tools
+        self.wire: Literal["openai.chat"] | None = "openai.chat" if passes else None
 
     @property
     def request(self) -> GenerateRequest:
@@ -181,14 +194,15 @@ class Answer:
         return cast(GenerateRequest, self.run.request)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        """Whole server-sent events as the engine wrote them. Only where `can_pass_frames`."""
+        """Whole server-sent events as the engine wrote them. Only where `wire` says so."""
         async with aclosing(self._read(lambda stream: stream.frames())) as frames:
             async for frame in frames:
                 yield frame
 
     async def events(self) -> AsyncGenerator[ChatEvent, None]:
         """Typed events of all choices; one Usage at the end."""
-        async with aclosing(self._read(lambda stream: stream.events())) as events:
+        reading = self._read_with_tools() if self.run.tools else self._read(lambda stream: stream.events())
+        async with aclosing(reading) as events:
             async for event in events:
                 if not isinstance(event, Usage):
                     yield event
@@ -196,7 +210,7 @@ class Answer:
 
     async def _read(self, reading: Callable[[ChatStream], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
         """Run the choices, in as many rounds as the model's slots and context ask for."""
-        async with self._pipeline._finishing(self.run, self._began) as usages:
+        async with self._pipeline._finishing(self.run, self._began, self._seated) as usages:
             whole = self.request
             done = 0
             saw_first = False
@@ -214,6 +228,41 @@ class Answer:
             self.run.request = whole
             if self.usage is not None:
                 usages.append(self.usage)
+
+    async def _read_with_tools(self) -> AsyncGenerator[ChatEvent, None]:
+        """Rounds of one choice: what the model asks of the server's tools is run, and it goes on with the results."""
+        pipeline, run = self._pipeline, self.run
+        async with pipeline._finishing(run, self._began, self._seated) as usages:
+            for left in reversed(range(_TOOL_ROUNDS)):
+                calls = ToolCalls(run.tools)
+                async with aclosing(self._round(lambda stream: stream.events(), run, 0)) as events:
+                    async for event in events:
+                        if not calls.keep(event):
+                            yield event
+                if not calls.are_ours:
+                    break
+                await self._answer_calls(calls, is_last=left == 1)
+            if self.usage is not None:
+                usages.append(self.usage)
+
+    async def _answer_calls(self, calls: ToolCalls, *, is_last: bool) -> None:
+        pipeline, run = self._pipeline, self.run
+        request = cast(ChatRequest, run.request)
+        request.messages = [
+            *request.messages,
+            calls.message(),
+            *await pipeline.toolbox.answer(run, calls.complete()),
+        ]
+        if is_last:  # enough: the next round has none of them, so it can only speak
+            own = {tool["function"]["name"] for tool in pipeline.toolbox.describe(run.tools)}
+            others = [tool for tool in request.parameters["tools"] if tool["function"]["name"] not in own]
+            request.parameters["tools"] = others
+            if not others:
+                del request.parameters["tools"]
+        # what the tools brought back may be more private than the question was
+        self._engine = await pipeline._enter(run, only=Phase.ROUTE)
+        assert run.model is not None
+        self.model = run.model
 
     async def _round(
         self, reading: Callable[[ChatStream], AsyncIterator[T]], run: Run, offset: int

@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from allod.kernel import custody
 from allod.kernel.worker_http import WorkerHttp
 from allod.sdk.errors import EngineGone, LoadFailed
 from allod.sdk.processes import Address, Walls
@@ -84,7 +85,8 @@ class ChildProcesses:
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise LoadFailed(f"The engine's program could not be started: {error.strerror}.") from error
-        child = ChildProcess(process, name, address, folder)
+        with custody.acting(""):  # who watches a child is not the extension's own: it must outlive its end
+            child = ChildProcess(process, name, address, folder)
         self._children.add(child)
         child.on_end(lambda: self._children.discard(child))
         return child
@@ -144,7 +146,7 @@ class ChildProcess:
         self, process: asyncio.subprocess.Process, name: str, address: Address, folder: Path
     ) -> None:
         self._process = process
-        self._name = name
+        self.name = name
         self._folder = folder
         self._lines: deque[str] = deque(maxlen=80)
         self._at_end: list[Callable[[], None]] = []
@@ -184,7 +186,7 @@ class ChildProcess:
             step = 0
             while True:
                 if self._ended.done():
-                    raise EngineGone(f"{self._name} {self._ended.result()} before it was ready.")
+                    raise EngineGone(f"{self.name} {self._ended.result()} before it was ready.")
                 try:
                     if (await self.http.request("GET", health, timeout_s=5)).status == 200:
                         return
@@ -246,7 +248,7 @@ class ChildProcess:
     def _tell_walls(self) -> None:
         refused = [layer for layer, held in self.walls.items() if held is None]
         if refused:
-            _log.warning("%s: this system refused walls: %s %s", self._name, refused, self.walls.get("why"))
+            _log.warning("%s: this system refused walls: %s %s", self.name, refused, self.walls.get("why"))
 
 
 def _address(folder: Path) -> Address:

@@ -8,6 +8,7 @@ that the memory a plan counted on is still there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -16,9 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from allod.kernel import custody
 from allod.kernel.eviction import Resident, plan_eviction
 from allod.kernel.metrics import Metrics
-from allod.sdk.engine import DeviceId, LoadableEngine, LoadPlan, ModelCard, ModelId
+from allod.sdk.engine import DeviceId, Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import AllodError, EngineGone, LoadFailed, QueueFull
 from allod.sdk.events import Events, ModelStateChanged
 
@@ -27,6 +29,7 @@ FreeBytes = Callable[[Sequence[Resident]], Mapping[DeviceId, int]]
 _log = logging.getLogger("allod.scheduler")
 
 _FOREVER = float("inf")
+_GRACE_S = 3.0
 _BACK_OFF_S = (0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # by failures in a row; the first retry is at once
 
 
@@ -80,7 +83,10 @@ class _Seat:
 
 
 class Scheduler:
-    """Grants leases. `free_bytes` says what memory is free, given what is resident."""
+    """Grants leases. `free_bytes` says what memory is free, given what is resident.
+
+    It, `max_waiting` and `keep_alive_s` may be changed at any time.
+    """
 
     def __init__(
         self,
@@ -91,11 +97,11 @@ class Scheduler:
         max_waiting: int,
         keep_alive_s: float,
     ) -> None:
-        self._free_bytes = free_bytes
+        self.free_bytes = free_bytes
         self._events = events
         self._metrics = metrics
-        self._max_waiting = max_waiting
-        self._keep_alive_s = keep_alive_s
+        self.max_waiting = max_waiting
+        self.keep_alive_s = keep_alive_s
         self._seats: dict[ModelId, _Seat] = {}
         self._memory = asyncio.Lock()
         self._idle_watch: asyncio.Task[None] | None = None
@@ -128,7 +134,7 @@ class Scheduler:
             return self._grant(seat, need)
         if self._is_closed:
             raise _stopping()
-        if len(seat.waiting) >= self._max_waiting:
+        if len(seat.waiting) >= self.max_waiting:
             raise QueueFull(
                 f"{len(seat.waiting)} requests already wait for {seat.card.id!r}.",
                 fix="Try again in a moment.",
@@ -156,13 +162,13 @@ class Scheduler:
         """Grant to those at the head of the queue what fits, in order."""
         if not seat.is_loaded:
             if seat.waiting and seat.work is None and not self._is_closed:
-                seat.work = asyncio.create_task(self._load(seat), name=f"load:{seat.card.id}")
+                seat.work = custody.begin(self._load(seat), f"load:{seat.card.id}")
             return
         while seat.waiting:
             waiter = seat.waiting[0]
             if not self._fits(seat, waiter.need):
                 if waiter.need.measure is not None and waiter.measuring is None:
-                    waiter.measuring = asyncio.create_task(self._measure(seat, waiter))
+                    waiter.measuring = custody.begin(self._measure(seat, waiter), "measure")
                 return
             seat.waiting.popleft()
             if not waiter.granted.done():
@@ -213,7 +219,7 @@ class Scheduler:
             if seat.state == "busy":
                 self._set_state(seat, "ready")
             if seat.is_loaded and self._keep_alive(seat) == 0 and not seat.waiting and seat.work is None:
-                seat.work = asyncio.create_task(self._unload(seat, "keep_alive"))
+                seat.work = custody.begin(self._unload(seat, "keep_alive"), "unload")
         self._pump(seat)
 
     # loading
@@ -234,7 +240,7 @@ class Scheduler:
     async def plan(self, card: ModelCard, engine: LoadableEngine) -> LoadPlan:
         """The plan by which a model is loaded, or would be now."""
         seat = self._seat(card, engine)
-        return seat.plan or await engine.plan(card.id, self._free_bytes(self.residents()))
+        return seat.plan or await engine.plan(card.id, self.free_bytes(self.residents()))
 
     async def _load(self, seat: _Seat) -> None:
         began = time.monotonic()
@@ -260,7 +266,7 @@ class Scheduler:
 
     async def _load_now(self, seat: _Seat) -> None:
         resident = self.residents()
-        free_bytes = self._free_bytes(resident)
+        free_bytes = self.free_bytes(resident)
         plan = await seat.engine.plan(seat.card.id, free_bytes)
         for model in plan_eviction(plan, resident, free_bytes):
             await self._evict(self._seats[model], "memory")
@@ -335,7 +341,7 @@ class Scheduler:
         if seat.work is not None and seat.plan is not None:  # it is being unloaded already
             await asyncio.wait([seat.work])
         if seat.is_loaded:
-            seat.work = asyncio.create_task(self._unload(seat, reason))
+            seat.work = custody.begin(self._unload(seat, reason), "unload")
             await seat.work
 
     async def _unload(self, seat: _Seat, reason: str) -> None:
@@ -353,7 +359,7 @@ class Scheduler:
         _log.info("unloaded %s (%s)", seat.card.id, reason)
 
     def _keep_alive(self, seat: _Seat) -> float:
-        wanted = self._keep_alive_s if seat.keep_alive_s is None else seat.keep_alive_s
+        wanted = self.keep_alive_s if seat.keep_alive_s is None else seat.keep_alive_s
         return _FOREVER if seat.pinned or wanted < 0 else wanted
 
     async def _watch_idle(self) -> None:
@@ -362,7 +368,7 @@ class Scheduler:
             for seat in list(self._seats.values()):
                 left = self._unloads_in_s(seat)
                 if left is not None and left <= 0 and seat.work is None:
-                    seat.work = asyncio.create_task(self._unload(seat, "idle"))
+                    seat.work = custody.begin(self._unload(seat, "idle"), "unload")
 
     def _unloads_in_s(self, seat: _Seat) -> float | None:
         keep = self._keep_alive(seat)
@@ -429,6 +435,23 @@ class Scheduler:
         for seat in loaded:
             self._set_state(seat, "stopping")
         await asyncio.gather(*(seat.engine.unload(seat.card.id) for seat in loaded))
+
+    async def drop(self, engine: Engine) -> None:
+        """Forget all models of an engine that stops. Its runs have a moment to end."""
+        seats = [seat for seat in self._seats.values() if seat.engine is engine]
+        for seat in seats:
+            del self._seats[seat.card.id]
+            self._refuse(seat, LoadFailed(f"{seat.card.id!r} is gone.", fix="Its extension was stopped."))
+            if seat.work is not None:
+                seat.work.cancel()
+                await asyncio.wait([seat.work])
+        for seat in seats:
+            if seat.plan is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_GRACE_S):
+                        await seat.idle.wait()
+                self._set_state(seat, "stopping")
+                await seat.engine.unload(seat.card.id)
 
     def _seat(self, card: ModelCard, engine: LoadableEngine) -> _Seat:
         seat = self._seats.get(card.id)

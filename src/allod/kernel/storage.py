@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import shutil
 import sqlite3
 import threading
@@ -65,8 +66,11 @@ class Database:
     def __init__(self, file: Path, key: bytes) -> None:
         """Open `file`, made if it is missing. Raises StoreDamaged where the key does not open it."""
         self.file = file
+        self.after_write: list[Callable[[], None]] = []
+        """Called in the thread that wrote, after each commit and before the next write. They are quick."""
         self._key = key
         self._lock = threading.RLock()  # held by the one write at a time
+        self._gate = _Gate()
         self._writer = _engine(file, key)
         self._reader = _engine(file, key, readers=_READERS)
         self._write_threads = ThreadPoolExecutor(1, "store-writer")
@@ -85,8 +89,8 @@ class Database:
         """What `work` read, from one moment, as `owner`."""
 
         def reading() -> T:
-            with _told(owner, reads=True), self._reader.connect() as connection, connection.begin():
-                with acting_as(connection, owner):
+            with self._gate.shared(), _told(owner, reads=True):
+                with self._reader.connect() as connection, connection.begin(), acting_as(connection, owner):
                     return work(connection)
 
         return await asyncio.get_running_loop().run_in_executor(self._read_threads, reading)
@@ -104,9 +108,18 @@ class Database:
     @contextlib.contextmanager
     def transaction(self, owner: str) -> Iterator[Connection]:
         """The same for code that is in a thread already, or that runs before there is a loop."""
-        with self._lock, _told(owner), self._writer.connect() as connection, connection.begin():
-            with acting_as(connection, owner):
-                yield connection
+        with self._lock:
+            with _told(owner), self._writer.connect() as connection, connection.begin():
+                with acting_as(connection, owner):
+                    yield connection
+            self._tell_written()
+
+    def _tell_written(self) -> None:
+        for tell in tuple(self.after_write):
+            try:
+                tell()
+            except Exception:  # what was written is safe, so its writer must not hear otherwise
+                _log.exception("a listener of the store failed")
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -136,7 +149,7 @@ class Database:
                 with contextlib.suppress(FileNotFoundError):
                     progress(min(0.99, wal.stat().st_size / max(1, size)))
 
-        with self._lock, _told(KERNEL):
+        with self._lock, self._gate.alone(), _told(KERNEL):
             self._reader.dispose()
             watcher = threading.Thread(target=watch, name="rekey-progress", daemon=True)
             watcher.start()
@@ -161,6 +174,10 @@ class Database:
             found = [str(row[0]) for row in connection.execute("PRAGMA cipher_integrity_check")]
             return found + [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
 
+    async def scrub(self) -> None:
+        """Fold the write-ahead log, where pages from before a deletion still lie (`secure_delete` empties the rest)."""
+        await asyncio.get_running_loop().run_in_executor(self._write_threads, self._fold)
+
     async def close(self) -> None:
         """Let the last transactions end and fold the write-ahead log into the file."""
         await asyncio.to_thread(self._write_threads.shutdown)
@@ -170,7 +187,7 @@ class Database:
 
     def _fold(self) -> None:
         try:
-            with self._lock, _told(KERNEL), self._writer.connect() as connection:
+            with self._lock, self._gate.alone(), _told(KERNEL), self._writer.connect() as connection:
                 raw: Any = connection.connection.driver_connection
                 raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except AllodError as error:  # nothing is lost: the next start reads the log
@@ -182,6 +199,39 @@ class Database:
         self._read_threads.shutdown(wait=False)
         self._writer.dispose()
         self._reader.dispose()
+
+
+class _Gate:
+    """Many may be in at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._is_shut = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_shut)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._is_shut = True
+            self._changed.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_shut = False
+                self._changed.notify_all()
 
 
 class OwnStore:
@@ -198,6 +248,10 @@ class OwnStore:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction of its own."""
         return await self._database.write(work, self._owner)
+
+    async def scrub(self) -> None:
+        """Let what was deleted be gone from the disk too."""
+        await self._database.scrub()
 
 
 @contextlib.contextmanager
@@ -265,7 +319,11 @@ class _Rights:
         if action in _REFUSED:
             return sqlite3.SQLITE_DENY
         if action == sqlite3.SQLITE_PRAGMA:  # looking at a table is fine, setting anything is not
-            return sqlite3.SQLITE_OK if self._is_own(second) else sqlite3.SQLITE_DENY
+            return (
+                sqlite3.SQLITE_OK
+                if first == "cipher_version" or self._is_own(second)
+                else sqlite3.SQLITE_DENY
+            )
         name = first if action in _ON_FIRST else second if action in _ON_SECOND else None
         return sqlite3.SQLITE_OK if name is None or self._is_own(name) else sqlite3.SQLITE_DENY
 
@@ -292,6 +350,8 @@ def _told(owner: str, *, reads: bool = False) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _full() from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise _read_only() from error
         raise
 
 
@@ -304,10 +364,7 @@ def _as_allod_error(error: Any, owner: str, reads: bool) -> AllodError | None:
             f"{owner!r} wanted to write where it may only read.", fix="Report it to its author."
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StoreReadOnly(
-            "The data folder's disk does not let the store be written.",
-            fix="Make the data folder writable, or move it to another disk and set ALLOD_HOME.",
-        )
+        return _read_only()
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StoreDamaged(
             "allod.db cannot be read with this data folder's key: it is damaged, or of another data folder.",
@@ -321,6 +378,13 @@ def _as_allod_error(error: Any, owner: str, reads: bool) -> AllodError | None:
             fix="Its tables begin with its name and two underscores. Report it to its author.",
         )
     return None
+
+
+def _read_only() -> StoreReadOnly:
+    return StoreReadOnly(
+        "The data folder's disk does not let the store be written.",
+        fix="Make the data folder writable, or move it to another disk and set ALLOD_HOME.",
+    )
 
 
 def _full() -> StoreFull:

@@ -46,3 +46,11 @@ class Store(Protocol):
         Writes run one after another. Raises StoreFull or StoreReadOnly where the disk takes no more.
         """
         ...
+
+    async def scrub(self) -> None:
+        """Let what was deleted or overwritten be gone from the disk too, not only from the tables.
+
+        For after a deletion that was meant; it takes some milliseconds and more where much was written. A full-text
+        index needs its own `secure-delete` and `optimize` first.
+        """
+        ...

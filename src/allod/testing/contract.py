@@ -10,11 +10,9 @@ An author's own tests run it in a few lines:
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +20,34 @@ import psutil
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from allod.kernel.events import InProcessEvents
-from allod.kernel.host import GROUP, ExtensionContext
-from allod.kernel.metrics import Metrics
-from allod.kernel.models import ModelDesk, ModelTable
-from allod.kernel.paths import Paths
-from allod.kernel.processes import ChildProcesses
-from allod.kernel.scheduler import Scheduler
-from allod.sdk.engine import CPU, Engine
+from allod.kernel import custody
+from allod.kernel.egress_hosts import normal_pattern
+from allod.kernel.house import House
+from allod.kernel.installed import Entry, points
+from allod.kernel.migrations import Migrator
+from allod.kernel.storage import Database
 from allod.sdk.extension import API, RESERVED_NAMES, Extension, Manifest
-from allod.sdk.stage import Stage
+from allod.sdk.storage import Migration
+from allod.testing.house import KEY, point, standing
+from allod.testing.rows import fill, row_counts
 
 Kind = type[Extension[Any]]
-_START_S = 10
-_FREE_BYTES = 8 << 30
 
 
 def installed() -> list[EntryPoint]:
     """The entry points of all extensions that are installed, by name."""
-    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return points()
 
 
-async def check(kind: Kind, folder: Path) -> None:
-    """Everything below, on a data folder made in `folder`. Raises AssertionError, which says what is not kept."""
+async def check(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> None:
+    """Everything below, on data folders made in `folder`. Raises AssertionError, which says what is not kept.
+
+    `needs` are the extensions that it needs, unless they are installed.
+    """
     check_manifest(kind)
     check_settings(kind)
-    await check_life(kind, folder)
+    await check_life(kind, folder / "life", needs)
+    await asyncio.to_thread(check_migrations, kind, folder / "migrations")
 
 
 def check_manifest(kind: Kind) -> None:
@@ -58,6 +58,8 @@ def check_manifest(kind: Kind) -> None:
     assert manifest.api == API, f"{manifest.name} was written for version {manifest.api} of the contract"
     assert manifest.name not in RESERVED_NAMES, f"the name {manifest.name!r} is taken"
     assert manifest.summary.endswith("."), f"the summary of {manifest.name} is no sentence"
+    for host in manifest.egress:
+        normal_pattern(host)
 
 
 def check_settings(kind: Kind) -> None:
@@ -85,78 +87,107 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
-async def check_life(kind: Kind, folder: Path) -> None:
-    """It starts on an empty data folder, contributes, stops, starts again where it was, and leaves nothing running."""
-    before, programs_before = asyncio.all_tasks(), set(psutil.Process().children())
+async def check_life(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> None:
+    """It starts on an empty data folder, contributes, is stopped and started while the server runs, and once more on
+    the folder that it left; each time it leaves no task, no child process and no lock on a table behind.
+    """
+    name = kind.manifest.name
+    programs = set(psutil.Process().children())
+    found = {each.name: each for each in installed() if each.name != name}
+    needed = {each.manifest.name: _point(each) for each in needs}
+    wanted = [_point(kind), *(needed.get(other) or found[other] for other in _all_needs(kind, found, needed))]
     for _ in ("an empty folder", "the same folder again"):
-        async with surroundings(folder) as context_for:
-            extension = kind(context_for(kind, kind.Settings()))
-            await asyncio.wait_for(extension.start(), _START_S)
-            await check_contributions(extension)
-            await asyncio.wait_for(extension.stop(), _START_S)
-        left = {task.get_name() for task in asyncio.all_tasks() - before if not task.done()}
-        assert not left, f"{kind.manifest.name} left tasks behind: {sorted(left)}"
-        running = {child.name() for child in set(psutil.Process().children()) - programs_before}
-        assert not running, f"{kind.manifest.name} left programs behind: {sorted(running)}"
+        async with standing(folder, wanted) as house:
+            await check_contributions(house, house.host.get(name))
+            await house.host.restart(name)
+            _assert_active(house.host.get(name))
+            await house.host.disable(name)
+            left = [task.get_name() for task in custody.tasks_of(name)]
+            assert not left, f"{name} left tasks behind: {left}"
+            await asyncio.wait_for(house.database.write(lambda connection: None), 5)
+            await house.host.enable(name)
+            _assert_active(house.host.get(name))
+        running = {child.name() for child in set(psutil.Process().children()) - programs}
+        assert not running, f"{name} left programs behind: {sorted(running)}"
 
 
-async def check_contributions(extension: Extension[Any]) -> None:
-    """What it contributes is of the right kind, and its routes can be mounted."""
-    from fastapi import APIRouter, FastAPI
+def _point(kind: Kind) -> EntryPoint:
+    return point(kind.manifest.name, f"{kind.__module__}:{kind.__qualname__}")
 
-    name = extension.manifest.name
-    for engine in extension.engines():
-        assert isinstance(engine, Engine), f"{name}: {engine!r} is no Engine"
+
+def _all_needs(kind: Kind, found: dict[str, EntryPoint], given: dict[str, EntryPoint]) -> list[str]:
+    """All that it needs, at first and at second hand."""
+    names: list[str] = []
+    waiting = list(kind.manifest.needs)
+    while waiting:
+        need = waiting.pop()
+        if need not in names:
+            assert need in found or need in given, (
+                f"{kind.manifest.name} needs {need!r}, which is not installed"
+            )
+            names.append(need)
+            waiting += (given.get(need) or found[need]).load().manifest.needs
+    return names
+
+
+def _assert_active(entry: Entry) -> None:
+    assert entry.state == "active", f"{entry.name} does not run: {entry.reason}"
+
+
+async def check_contributions(house: House, entry: Entry) -> None:
+    """It runs; what it contributes is in order (the host has looked at the types), and its routes are documented."""
+    from fastapi import FastAPI
+
+    _assert_active(entry)
+    assert entry.extension is not None
+    name = entry.name
+    for engine in entry.contributions.engines:
         for card in await engine.models():
             assert card.engine == engine.name, f"{name}: {card.id} names another engine"
-    for stage in extension.stages():
-        assert isinstance(stage, Stage), f"{name}: {stage!r} is no Stage"
-    for found in await extension.checks():
+    for tool in entry.contributions.tools:
+        assert tool.summary.strip(), f"{name}: the tool {tool.name!r} tells the model nothing"
+    for job in entry.contributions.jobs:
+        assert job.title.strip(), f"{name}: the job {job.name!r} has no title"
+    for found in await entry.extension.checks():
         assert found.status == "ok" or found.fix, f"{name}: the check {found.name!r} says no way out"
-    router = extension.router()
-    if router is not None:
-        assert isinstance(router, APIRouter), f"{name}: its router is no APIRouter"
+    if entry.router is not None:
         app = FastAPI()
-        app.include_router(router, prefix=f"/api/{name}")
+        app.include_router(entry.router, prefix=f"/api/{name}")
         for path, methods in app.openapi()["paths"].items():
             assert path.startswith(f"/api/{name}"), f"{name}: {path} is outside its place"
             for method, route in methods.items():
                 assert route.get("description"), f"{name}: {method.upper()} {path} has no docstring"
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What an extension lives in: a kernel without a server."""
+def check_migrations(kind: Kind, folder: Path) -> None:
+    """Each step of its tables is taken on a copy that holds rows of the step before, and loses none of them."""
+    migrations = kind.migrations(kind.__new__(kind))
+    folder.mkdir(parents=True)
+    for number in range(1, len(migrations)):
+        before = folder / f"step-{number}"
+        before.mkdir()
+        counts = _brought_up(kind, before, migrations[:number], fills=True)
+        copy = folder / f"step-{number}-copy"
+        shutil.copytree(before, copy)
+        after = _brought_up(kind, copy, migrations[: number + 1], fills=False)
+        lost = {table for table, count in counts.items() if after.get(table, 0) < count}
+        assert not lost, f"{kind.manifest.name}: step {number + 1} loses rows of {sorted(lost)}"
+    _brought_up(kind, folder / "all", migrations, fills=True)
 
-    data_folder: Path
-    events: InProcessEvents
-    processes: ChildProcesses
-    models: ModelDesk
 
-    def __call__(self, kind: Kind, settings: BaseModel) -> ExtensionContext:
-        """The context of one extension."""
-        log = logging.getLogger(f"allod.{kind.manifest.name}")
-        return ExtensionContext(settings, self.data_folder, self.events, self.processes, self.models, log)
-
-
-@asynccontextmanager
-async def surroundings(folder: Path) -> AsyncIterator[Surroundings]:
-    """A kernel on the data folder `folder`. No model is loaded unless an extension loads one."""
-    paths = Paths(folder)
-    paths.create()
-    events = InProcessEvents()
-    processes = ChildProcesses(paths.sockets())
-    scheduler = Scheduler(
-        free_bytes=lambda _: {CPU: _FREE_BYTES},
-        events=events,
-        metrics=Metrics(),
-        max_waiting=8,
-        keep_alive_s=60,
-    )
-    desk = ModelDesk(ModelTable(lambda: ()), scheduler)
+def _brought_up(kind: Kind, folder: Path, migrations: Sequence[Migration], *, fills: bool) -> dict[str, int]:
+    """Bring a database in `folder` up by these steps; the rows of each of its tables, after a few were added."""
+    folder.mkdir(exist_ok=True)
+    name = kind.manifest.name
+    database = Database(folder / "allod.db", KEY)
     try:
-        yield Surroundings(paths.data, events, processes, desk)
+        Migrator(database, folder / "backups").bring_up(name, migrations)
+        with database.transaction(name) as connection:
+            if fills:
+                fill(connection, f"{name}__")
+            counts = row_counts(connection, f"{name}__")
+        problems = database.problems()
+        assert not problems, f"{name}: its tables are damaged after step {len(migrations)}: {problems}"
+        return counts
     finally:
-        await scheduler.close()
-        await processes.close()
-        await events.close()
+        database.dispose()

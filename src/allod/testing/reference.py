@@ -15,15 +15,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 
 from allod.testing import contract
+from allod.testing.house import gateway_on, standing
 from allod.testing.markdown import problems_of
 from allod.testing.surface import surface_of
 
@@ -37,8 +36,8 @@ def pages() -> dict[str, str]:
     import allod.sdk
 
     os.environ["LC_ALL"] = "C"  # the command line's words, in English
-    kinds = [point.load() for point in contract.installed()]
-    openapi = asyncio.run(_openapi(kinds))
+    kinds = [point.load() for point in _builtin()]
+    openapi = asyncio.run(_openapi())
     texts = {
         f"{_FOLDER}/settings.md": _settings(kinds),
         f"{_FOLDER}/errors.md": _errors(),
@@ -56,13 +55,14 @@ def pages() -> dict[str, str]:
 
 
 def _settings(kinds: Sequence[contract.Kind]) -> str:
-    from allod.kernel.settings import ServerSettings
+    from allod.kernel.server_settings import ServerSettings
 
     parts = [
         "# Settings",
         _MADE,
         "Written in `config.toml` in the data folder, as `[namespace]` and `name = value`. The environment wins over"
-        " the file, the command line over both. In the environment, lists and tables are written as JSON.\n\n"
+        " the file; what you changed in the running server (`allod settings`, kept in the store) over both; the command"
+        " line over all. In the environment, lists and tables are written as JSON.\n\n"
         "`ALLOD_HOME` is the data folder itself; `ALLOD_PORT` is short for `ALLOD_SERVER__PORT`.",
         *_namespace("server", ServerSettings),
     ]
@@ -196,7 +196,11 @@ def _metrics() -> str:
 def _events() -> str:
     from allod.sdk.events import Event
 
-    parts = ["# Events", _MADE, "What an extension can subscribe to with `context.events.subscribe`."]
+    parts = [
+        "# Events",
+        _MADE,
+        "What an extension can subscribe to (`subscriptions()`), and what `GET /api/events` tells.",
+    ]
     for kind in sorted(_all_below(Event), key=lambda kind: kind.__name__):
         fields = [
             (f"`{name}`", f"`{annotation}`") for name, annotation in inspect.get_annotations(kind).items()
@@ -255,35 +259,15 @@ def _parameter(parameter: Any) -> Row | None:
 # routes
 
 
-async def _openapi(kinds: Sequence[contract.Kind]) -> dict[str, Any]:
-    """The document that a server with these extensions serves."""
-    from allod.gateway import api
-    from allod.kernel.api_keys import ApiKeys
-    from allod.kernel.metrics import Metrics
+async def _openapi() -> dict[str, Any]:
+    """The document that a server with Allod's own extensions serves."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with standing(Path(folder), _builtin()) as house:
+            return (await gateway_on(house)).document()
 
-    async def no_checks() -> Sequence[Any]:
-        return ()
 
-    routers: dict[str, APIRouter] = {}
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        context_for = await stack.enter_async_context(contract.surroundings(folder))
-        for kind in kinds:
-            context = context_for(kind, kind.Settings())
-            extension = kind(context)
-            await extension.start()
-            stack.push_async_callback(extension.stop)
-            router = extension.router()
-            if router is not None:
-                routers[kind.manifest.name] = router
-        app = api.build(
-            models=context_for.models,
-            keys=ApiKeys(folder / "api_keys.json"),
-            metrics=Metrics(),
-            doctor=no_checks,
-            routers=routers,
-        )
-        return api.openapi_of(app)
+def _builtin() -> list[EntryPoint]:
+    return [point for point in contract.installed() if point.dist is not None and point.dist.name == "allod"]
 
 
 def _routes(openapi: Mapping[str, Any]) -> str:

@@ -68,6 +68,8 @@ def running_server(
     log = home.parent / f"{home.name}.log"
     command = [sys.executable, "-m", "allod", "serve", "--port", str(port), *arguments]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ALLOD_")}
+    inherited.setdefault("XDG_CONFIG_HOME", str(home.parent / "config"))  # where the store's key file goes
+    inherited.pop("DBUS_SESSION_BUS_ADDRESS", None)  # nor is this user's keyring for tests
     with log.open("ab") as output:
         began = time.monotonic()
         process = subprocess.Popen(

@@ -21,7 +21,7 @@ from allod.gateway.web import application
 from allod.kernel.api_keys import ApiKeys
 from allod.kernel.metrics import Metrics
 from allod.kernel.pipeline import Pipeline
-from allod.kernel.settings import ServerSettings
+from allod.kernel.server_settings import ServerSettings
 from allod.sdk.chat import CompletionRequest
 from allod.sdk.extension import Check
 from allod.sdk.stream import ChatEvent, Usage

@@ -1,25 +1,36 @@
-"""API keys: shown once, kept as hashes, for this user's eyes only."""
+"""API keys: shown once, kept as hashes in the store, each with its rights and its end."""
 
 from __future__ import annotations
 
-import stat
+import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from allod.kernel.api_keys import ApiKeys
-from allod.sdk.errors import NotFound, StartFailed
+from allod.kernel.storage import Database
+from allod.sdk.errors import BadRequest, NotFound, StartFailed
+from tests.unit.kernel.database import kernel_database
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "api_keys.json"
+def database(tmp_path: Path) -> Iterator[Database]:
+    with kernel_database(tmp_path) as opened:
+        yield opened
 
 
-def test_a_key_is_found_by_its_secret_alone(file: Path) -> None:
-    keys = ApiKeys(file)
-    first, secret = keys.create("laptop")
-    second, other = keys.create("phone")
+async def keys_of(database: Database) -> ApiKeys:
+    keys = ApiKeys()
+    await keys.attach(database, database.file.with_name("api_keys.json"))
+    return keys
+
+
+async def test_a_key_is_found_by_its_secret_alone(database: Database) -> None:
+    keys = await keys_of(database)
+    first, secret = await keys.create("laptop")
+    second, other = await keys.create("phone")
     assert keys.find(secret) == first
     assert keys.find(other) == second
     for wrong in (
@@ -35,43 +46,77 @@ def test_a_key_is_found_by_its_secret_alone(file: Path) -> None:
         assert keys.find(wrong) is None
 
 
-def test_the_file_holds_no_secret_and_is_for_this_user_only(file: Path) -> None:
-    _, secret = ApiKeys(file).create("laptop")
-    assert secret.removeprefix("sk-allod-") not in file.read_text()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert list(file.parent.iterdir()) == [file]
+async def test_keys_survive_a_restart_without_their_secrets(database: Database) -> None:
+    key, secret = await (await keys_of(database)).create("laptop", ["read", "admin"])
+    again = await keys_of(database)
+    assert (again.find(secret), len(again)) == (key, 1)
+    assert key.rights == {"read", "admin"}
+    rows = await database.read(lambda c: c.exec_driver_sql("SELECT * FROM kernel__api_keys").all())
+    assert secret not in str(rows)
 
 
-def test_keys_survive_a_restart(file: Path) -> None:
-    key, secret = ApiKeys(file).create("laptop")
-    again = ApiKeys(file)
-    assert (again.find(secret), again.all(), len(again)) == (key, [key], 1)
+async def test_a_removed_key_is_refused_at_once_and_after_a_restart(database: Database) -> None:
+    keys = await keys_of(database)
+    key, secret = await keys.create("laptop")
+    kept, _ = await keys.create("phone")
+    await keys.remove(key.id)
+    assert keys.find(secret) is (await keys_of(database)).find(secret) is None
+    assert keys.all() == (await keys_of(database)).all() == [kept]
 
 
-def test_a_removed_key_is_refused_at_once_and_after_a_restart(file: Path) -> None:
-    keys = ApiKeys(file)
-    key, secret = keys.create("laptop")
-    kept, _ = keys.create("phone")
-    keys.remove(key.id)
-    assert keys.find(secret) is ApiKeys(file).find(secret) is None
-    assert keys.all() == ApiKeys(file).all() == [kept]
+async def test_a_key_ends_when_it_was_to_end(database: Database) -> None:
+    keys = await keys_of(database)
+    _, secret = await keys.create("guest", expires_at=time.time() - 1)
+    assert keys.find(secret) is None
+    assert len(keys) == 0
+    assert [key.has_expired for key in keys.all()] == [True]
 
 
-def test_removing_what_is_not_there_is_an_error_that_names_it(file: Path) -> None:
+async def test_when_a_key_was_last_used_is_kept(database: Database) -> None:
+    keys = await keys_of(database)
+    _, secret = await keys.create("laptop")
+    assert keys.all()[0].last_used_at is None
+    before = time.time()
+    assert keys.find(secret) is not None
+    assert (keys.all()[0].last_used_at or 0) >= before
+    await keys.flush()
+    assert ((await keys_of(database)).all()[0].last_used_at or 0) >= before
+
+
+async def test_a_key_without_rights_is_not_made(database: Database) -> None:
+    with pytest.raises(BadRequest):
+        await (await keys_of(database)).create("nothing", [])
+
+
+async def test_removing_what_is_not_there_is_an_error_that_names_it(database: Database) -> None:
     with pytest.raises(NotFound, match="key_none"):
-        ApiKeys(file).remove("key_none")
+        await (await keys_of(database)).remove("key_none")
 
 
-def test_the_server_s_own_key_is_never_written(file: Path) -> None:
-    keys = ApiKeys(file)
+async def test_the_server_s_own_key_is_never_kept(database: Database) -> None:
+    keys = await keys_of(database)
     secret = keys.create_own()
     found = keys.find(secret)
-    assert found is not None and found.id == "own"
-    assert (len(keys), file.exists(), ApiKeys(file).find(secret)) == (0, False, None)
+    assert found is not None and found.rights == {"admin"}
+    assert (len(keys), (await keys_of(database)).find(secret)) == (0, None)
+    assert ApiKeys().find("") is None
+
+
+async def test_keys_of_the_first_version_move_into_the_store(database: Database) -> None:
+    old = database.file.with_name("api_keys.json")
+    old.write_text(json.dumps([{"id": "key_1", "name": "laptop", "sha256": "ab" * 32, "created_at": 7}]))
+    keys = await keys_of(database)
+    assert [(key.id, key.name, key.rights, key.created_at) for key in keys.all()] == [
+        ("key_1", "laptop", {"admin"}, 7)
+    ]
+    assert not old.exists()
+    assert [key.id for key in (await keys_of(database)).all()] == ["key_1"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "5", "null", '{"a": 1}', "[1]", '[{"id": "x"}]', "\x00"])
-def test_a_damaged_file_is_named(file: Path, content: str) -> None:
-    file.write_text(content)
+async def test_a_damaged_file_is_named_and_stays(database: Database, content: str) -> None:
+    old = database.file.with_name("api_keys.json")
+    old.write_text(content)
     with pytest.raises(StartFailed, match=r"api_keys\.json is damaged"):
-        ApiKeys(file)
+        await keys_of(database)
+    assert old.read_text() == content

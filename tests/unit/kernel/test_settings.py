@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from allod.kernel.settings import ServerSettings, Settings
+from allod.kernel.server_settings import ServerSettings
+from allod.kernel.settings import Settings
 from allod.sdk.errors import StartFailed
 
 

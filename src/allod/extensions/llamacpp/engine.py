@@ -45,7 +45,7 @@ class LlamaCppEngine:
         self._unwritable = unwritable
         self._workers: dict[ModelId, Worker] = {}
         self._watches: set[asyncio.Task[None]] = set()
-        self._known_flags: frozenset[str] | None = None
+        self._known_flags: dict[Path, frozenset[str]] = {}
         self.catalog = catalog
 
     # models
@@ -122,9 +122,9 @@ class LlamaCppEngine:
         program = self._context.settings.binary
         if program is None:
             return lambda address: builtin_command(options, address)
-        if self._known_flags is None:
-            self._known_flags = await known_flags(self._context.processes, program)
-        known = self._known_flags
+        if program not in self._known_flags:
+            self._known_flags[program] = await known_flags(self._context.processes, program)
+        known = self._known_flags[program]
         return lambda address: program_command(options, address, program, known)
 
     def _options(self, plan: LoadPlan, file: ModelFile) -> WorkerOptions:

@@ -25,18 +25,26 @@ class LlamaCpp(Extension[LlamaCppSettings]):
 
     async def start(self) -> None:
         """Look where models lie; nothing is loaded yet."""
+        unwritable = self.context.data_folder / "run" / "nothing"
+        unwritable.mkdir(mode=0o500, exist_ok=True)
+        catalog = self._catalog()
+        self._engine = LlamaCppEngine(self.context, catalog, unwritable)
+        await asyncio.to_thread(catalog.scan)
+
+    def _catalog(self) -> Catalog:
         settings = self.context.settings
         data = self.context.data_folder
-        unwritable = data / "run" / "nothing"
-        unwritable.mkdir(mode=0o500, exist_ok=True)
         embedded = embedded_model()
-        catalog = Catalog(
+        return Catalog(
             folders=[data / "models", *settings.folders],
             references=data / "models.json",
             extra=[*settings.files, *([embedded] if embedded else [])],
         )
-        self._engine = LlamaCppEngine(self.context, catalog, unwritable)
-        await asyncio.to_thread(catalog.scan)
+
+    async def settings_changed(self, before: LlamaCppSettings) -> None:
+        """Look in the places that are now set. What is loaded stays as it is until it is loaded again."""
+        self._engine.catalog = self._catalog()
+        await asyncio.to_thread(self._engine.catalog.scan)
 
     def engines(self) -> Sequence[Engine]:
         """The one engine."""

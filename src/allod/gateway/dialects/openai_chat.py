@@ -42,6 +42,13 @@ class Tool(Part):
     function: Function
 
 
+class ServerTool(Part):
+    """A tool of this server, which it runs itself when the model calls it. GET /api/tools lists them."""
+
+    type: Literal["allod"]
+    name: Annotated[str, Field(max_length=120)]
+
+
 class NamedFunction(Part):
     """The name of one function."""
 
@@ -98,7 +105,7 @@ class ChatBody(Body):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
+    tools: list[Annotated[Tool | ServerTool, Field(discriminator="type")]] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     functions: list[Function] | None = None
@@ -123,6 +130,7 @@ class Shape:
     include_usage: bool
     top_logprobs: int
     is_seed_drawn: bool
+    server_tools: tuple[str, ...] = ()
 
 
 def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
@@ -154,12 +162,16 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
         wants_progress=bool(checked.return_progress),
         **seed_of(checked.seed),
     )
+    server_tools = tuple(tool.name for tool in checked.tools or () if isinstance(tool, ServerTool))
+    if server_tools:
+        request.parameters["tools"] = [tool for tool in body["tools"] if tool["type"] == "function"]
     options = checked.stream_options
     shape = Shape(
         stream=bool(checked.stream),
         include_usage=bool(options and options.include_usage),
         top_logprobs=checked.top_logprobs or 0,
         is_seed_drawn=not seed_of(checked.seed),
+        server_tools=server_tools,
     )
     return request, shape
 

@@ -1,0 +1,1 @@
+"""Tells what this machine is, what is installed, and what takes how much disk."""

@@ -1,0 +1,1 @@
+"""Keeps what was typed in `allod chat`."""

@@ -1,0 +1,66 @@
+"""Whose code runs now, and which tasks it has begun: so that an extension that stops leaves none behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Coroutine, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+T = TypeVar("T")
+
+_owner: ContextVar[str] = ContextVar("allod_owner", default="")
+_tasks: defaultdict[str, WeakSet[asyncio.Task[Any]]] = defaultdict(WeakSet)
+
+
+@contextlib.contextmanager
+def acting(owner: str) -> Iterator[None]:
+    """Inside, tasks that are begun belong to `owner`, and those that they begin in turn."""
+    token = _owner.set(owner)
+    try:
+        yield
+    finally:
+        _owner.reset(token)
+
+
+def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """A task of the server's own, whoever's code runs now: an extension's would end with it."""
+    with acting(""):
+        return asyncio.create_task(work, name=name)
+
+
+def owner() -> str:
+    """Whose code runs now; empty for the server's own."""
+    return _owner.get()
+
+
+def watch(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on, know of each task on `loop` whose it is."""
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **more: Any) -> Any:
+        task = asyncio.Task(coroutine, loop=loop, **more)
+        if name := _owner.get():
+            _tasks[name].add(task)
+        return task
+
+    loop.set_task_factory(make)  # type: ignore[arg-type]
+
+
+def tasks_of(owner: str) -> list[asyncio.Task[Any]]:
+    """The tasks of `owner` that have not ended, without the one that asks."""
+    current = asyncio.current_task()
+    return [task for task in _tasks.get(owner, ()) if not task.done() and task is not current]
+
+
+async def end_tasks(owner: str, within_s: float) -> list[str]:
+    """Cancel all tasks of `owner`. Gives the names of those that have not ended after `within_s` seconds."""
+    left = tasks_of(owner)
+    for task in left:
+        task.cancel()
+    if not left:
+        return []
+    _, stubborn = await asyncio.wait(left, timeout=within_s)
+    return sorted(task.get_name() for task in stubborn)

@@ -1,0 +1,283 @@
+"""Everything that needs the open store, put together: what app.py opens at start, or when a person unlocks it.
+
+Implements the host's `Rooms`: what each extension gets, and who uses what it contributes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from allod.kernel import custody, schema
+from allod.kernel.api_keys import ApiKeys
+from allod.kernel.context import ExtensionContext, OwnProcesses, Services
+from allod.kernel.contributions import Contributions
+from allod.kernel.egress import Egress
+from allod.kernel.events import EventBus
+from allod.kernel.host import Host
+from allod.kernel.installed import points
+from allod.kernel.jobs import JobRunner
+from allod.kernel.memory import free_memory
+from allod.kernel.metrics import Metrics
+from allod.kernel.migrations import Migrator
+from allod.kernel.models import ModelDesk, ModelTable
+from allod.kernel.offers import offers
+from allod.kernel.paths import Paths
+from allod.kernel.pipeline import Pipeline
+from allod.kernel.processes import ChildProcesses
+from allod.kernel.scheduler import Scheduler
+from allod.kernel.secrets import OwnSecrets
+from allod.kernel.server_settings import ServerSettings
+from allod.kernel.sessions import Sessions
+from allod.kernel.settings import Settings
+from allod.kernel.stages import Stages
+from allod.kernel.storage import KERNEL, Database, OwnStore
+from allod.kernel.toolbox import Toolbox
+from allod.sdk.chat import Caller, GenerateRequest, Run
+from allod.sdk.engine import LoadableEngine
+from allod.sdk.events import ExtensionStateChanged, SettingsChanged
+from allod.sdk.extension import Extension
+from allod.sdk.stream import ChatStream
+
+_CLEAR_S = 5
+_FLUSH_S = 60
+_log = logging.getLogger("allod.house")
+
+
+class House:
+    """The kernel of a server whose store is open."""
+
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        database: Database,
+        settings: Settings,
+        keys: ApiKeys,
+        sessions: Sessions,
+        processes: ChildProcesses,
+        metrics: Metrics,
+        builtin_only: bool = False,
+        points: Callable[[], Sequence[EntryPoint]] = points,
+    ) -> None:
+        self.paths = paths
+        self.database = database
+        self.settings = settings
+        self.keys = keys
+        self.sessions = sessions
+        self.processes = processes
+        self.metrics = metrics
+        self.migrator = Migrator(database, paths.backups)
+        self.events = EventBus(database)
+        self.jobs = JobRunner(database, self.events)
+        self.egress = Egress(database, self.events.of(KERNEL))
+        server: ServerSettings = settings.current("server")
+        self.scheduler = Scheduler(
+            free_bytes=free_memory(server.memory_budget_mib),
+            events=self.events.of(KERNEL),
+            metrics=metrics,
+            max_waiting=server.max_waiting,
+            keep_alive_s=server.keep_alive_s,
+        )
+        self.host = Host(self, builtin_only=builtin_only, points=points)
+        self.services = Services()
+        self.stages = Stages(self.events.of(KERNEL))
+        self.toolbox = Toolbox()
+        self.table = ModelTable(self.host.engines, server.default_model)
+        self.models = ModelDesk(self.table, self.scheduler)
+        self.pipeline = Pipeline(
+            models=self.table,
+            scheduler=self.scheduler,
+            stages=self.stages,
+            toolbox=self.toolbox,
+            events=self.events.of(KERNEL),
+            metrics=metrics,
+        )
+        self._own_processes: dict[str, OwnProcesses] = {}
+        self._own_http: dict[str, Any] = {}
+        self._flushing: asyncio.Task[None] | None = None
+
+    # life
+
+    async def prepare(self) -> None:
+        """Bring the kernel's tables up to date, and read what it keeps."""
+        custody.watch(asyncio.get_running_loop())
+        await asyncio.to_thread(self.migrator.bring_up, KERNEL, schema.MIGRATIONS)
+        await self.settings.attach(self.database)
+        self.apply_server_settings()
+        await self.keys.attach(self.database, self.paths.old_api_keys)
+        await self.sessions.attach(self.database)
+
+    async def start(self) -> None:
+        """Start all extensions."""
+        await self.events.start()
+        await self.jobs.open()
+        await self.egress.load()
+        await self.host.start()
+        self.scheduler.start()
+        self._flushing = custody.begin(self._flush_now_and_then(), "flush")
+
+    async def close(self) -> None:
+        """Stop everything, the store last."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+        await self.scheduler.close()
+        await self.host.stop()
+        await self.jobs.close()
+        await self.egress.close()
+        await self.events.close()
+        await self._flush()
+        await self.database.close()
+
+    async def _flush_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            try:
+                await self._flush()
+            except Exception:
+                _log.exception("when keys and sessions were last used was not kept")
+
+    async def _flush(self) -> None:
+        await self.keys.flush()
+        await self.sessions.flush()
+
+    # settings
+
+    async def change_settings(self, namespace: str, values: Mapping[str, Any]) -> None:
+        """Keep the user's new values, and tell who is concerned. Raises BadRequest, NotFound."""
+        await self._tell(namespace, await self.settings.change(namespace, values, self._teller(namespace)))
+
+    async def reset_setting(self, namespace: str, field: str) -> None:
+        """Take the user's change of one field back, and tell who is concerned."""
+        await self._tell(namespace, await self.settings.reset(namespace, field, self._teller(namespace)))
+
+    def _teller(self, namespace: str) -> Any:
+        async def tell(before: Any) -> None:
+            if namespace == "server":
+                self.apply_server_settings()
+            else:
+                await self.host.settings_changed(namespace, before)
+                self.table.forget()
+
+        return tell
+
+    async def _tell(self, namespace: str, changed: Sequence[str]) -> None:
+        if changed:
+            self.events.of(KERNEL).publish(SettingsChanged(namespace, tuple(changed)))
+
+    def apply_server_settings(self) -> None:
+        """Hand the server's settings on to those who keep a value of them."""
+        server: ServerSettings = self.settings.current("server")
+        self.scheduler.free_bytes = free_memory(server.memory_budget_mib)
+        self.scheduler.max_waiting = server.max_waiting
+        self.scheduler.keep_alive_s = server.keep_alive_s
+        self.table.default_name = server.default_model
+
+    # what the host asks for one extension
+
+    async def context(self, kind: type[Extension[Any]]) -> ExtensionContext:
+        """Its context, with its settings read. Raises StartFailed."""
+        name = kind.manifest.name
+        self.settings.load(name, kind.Settings)
+        processes = self._own_processes[name] = OwnProcesses(self.processes)
+        http = self._own_http[name] = self.egress.client(name, kind.manifest.egress)
+        return ExtensionContext(
+            name,
+            settings=self.settings,
+            data_folder=self.paths.data,
+            store=OwnStore(self.database, name),
+            secrets=OwnSecrets(self.database, name),
+            http=http,
+            events=self.events.of(name),
+            jobs=self.jobs.of(name),
+            processes=processes,
+            models=self.models,
+            chat=OwnChat(self.pipeline, name),
+            services=self.services,
+        )
+
+    async def migrate(self, extension: Extension[Any]) -> None:
+        """Bring its tables up to date. Raises MigrationFailed."""
+        migrations = extension.migrations()
+        await asyncio.to_thread(self.migrator.bring_up, extension.manifest.name, migrations)
+
+    async def seat(self, name: str, contributions: Contributions) -> None:
+        """Hand what it contributes to who uses it."""
+        self.services.offer(name, contributions.services)
+        self.stages.seat(name, contributions.stages)
+        self.toolbox.add(name, contributions.tools)
+        self.table.forget()
+        for subscription in contributions.subscriptions:
+            self.events.subscribe(
+                name, subscription.kind, subscription.handler, f"{name}:{subscription.kind.__name__}"
+            )
+        await self.jobs.register(name, contributions.jobs)
+
+    async def unseat(self, name: str, contributions: Contributions) -> None:
+        """Take all of that back. Nothing of it runs afterwards but its `stop`."""
+        self.stages.unseat(name)
+        self.toolbox.remove(name)
+        self.services.withdraw(name)
+        await self.jobs.withdraw(name)
+        await self.events.end(name)
+        self.table.forget()
+        for engine in contributions.engines:
+            if offers(engine, LoadableEngine):
+                await self.scheduler.drop(engine)
+
+    async def clear(self, name: str) -> list[str]:
+        """End what it left behind. Says what that was."""
+        left = [f"the task {task}" for task in await _ended(name)]
+        if name in self._own_processes:
+            left += [f"the process {child}" for child in await self._own_processes.pop(name).close()]
+        if name in self._own_http:
+            await self._own_http.pop(name).close()
+        return left
+
+    async def disabled(self) -> set[str]:
+        """Names of those that the user has switched off."""
+        table = schema.extensions
+        query = select(table.c.name).where(table.c.enabled.is_(False))
+        return set(await self.database.read(lambda connection: connection.execute(query).scalars().all()))
+
+    async def set_enabled(self, name: str, enabled: bool) -> None:
+        """Keep the user's choice."""
+        table = schema.extensions
+
+        def work(connection: Connection) -> None:
+            connection.execute(table.delete().where(table.c.name == name))
+            connection.execute(table.insert(), {"name": name, "enabled": enabled})
+
+        await self.database.write(work)
+
+    def publish(self, event: ExtensionStateChanged) -> None:
+        """Tell it."""
+        self.events.of(KERNEL).publish(event)
+
+
+class OwnChat:
+    """The one door to every model, as one extension sees it."""
+
+    def __init__(self, pipeline: Pipeline, extension: str) -> None:
+        self._pipeline = pipeline
+        self._extension = extension
+
+    async def open(self, request: GenerateRequest, *, tools: Sequence[str] = ()) -> ChatStream:
+        """Begin an answer."""
+        caller = Caller(f"extension:{self._extension}", frozenset({"chat", self._extension}))
+        run = Run(request, caller, f"extension:{self._extension}", tools=tuple(tools))
+        return await self._pipeline.open(run)
+
+
+async def _ended(name: str) -> list[str]:
+    """The tasks that an extension left running; they are cancelled now."""
+    names = sorted(task.get_name() for task in custody.tasks_of(name))
+    stubborn = await custody.end_tasks(name, _CLEAR_S)
+    for task in stubborn:
+        _log.error("the task %s of %s does not end", task, name)
+    return names
