@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
+from sqlalchemy import Column, Integer, String
 
 from allod.sdk.extension import Extension, Manifest
+from allod.sdk.storage import Migration
 from allod.testing import contract
 
 EVERY = pytest.mark.parametrize("point", contract.installed(), ids=lambda point: point.name)
@@ -34,6 +37,11 @@ def test_its_manifest_and_settings_are_whole(point: EntryPoint) -> None:
 @EVERY
 async def test_it_starts_stops_and_starts_again(point: EntryPoint, tmp_path: Path) -> None:
     await contract.check_life(point.load(), tmp_path / "home")
+
+
+@EVERY
+def test_its_tables_come_up_from_each_step_with_their_rows(point: EntryPoint, tmp_path: Path) -> None:
+    contract.check_migrations(point.load(), tmp_path / "steps")
 
 
 # the suite itself finds what it is there to find
@@ -126,11 +134,59 @@ class Forgetful(Tidy):
 
 
 async def test_a_task_left_behind_is_named(tmp_path: Path) -> None:
-    began = asyncio.all_tasks()
-    with pytest.raises(AssertionError, match="forgotten"):
+    with pytest.raises(AssertionError, match="the task forgotten"):
         await contract.check_life(Forgetful, tmp_path)
-    for task in asyncio.all_tasks() - began:
-        task.cancel()
+
+
+def create(op: Any) -> None:
+    op.create_table(
+        "tidy__words", Column("id", Integer, primary_key=True), Column("word", String, nullable=False)
+    )
+
+
+def rename(op: Any) -> None:
+    with op.batch_alter_table("tidy__words") as words:
+        words.alter_column("word", new_column_name="text")
+        words.add_column(Column("size", Integer, nullable=False, server_default="0"))
+
+
+def lose(op: Any) -> None:
+    op.execute("DELETE FROM tidy__words")
+
+
+class Moving(Tidy):
+    """Has changed its tables since its first version."""
+
+    steps: ClassVar[tuple[Any, ...]] = (create, rename)
+
+    def migrations(self) -> Sequence[Migration]:
+        return [Migration(number, "a step", up) for number, up in enumerate(self.steps, 1)]
+
+
+class Losing(Moving):
+    """Loses what was there."""
+
+    steps = (create, lose)
+
+
+def test_tables_that_move_keep_their_rows(tmp_path: Path) -> None:
+    contract.check_migrations(Moving, tmp_path / "moving")
+
+
+def test_lost_rows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"step 2 loses rows of \['tidy__words'\]"):
+        contract.check_migrations(Losing, tmp_path / "losing")
+
+
+class Wide(Tidy):
+    """Wants hosts that are none."""
+
+    manifest = Manifest(name="tidy", summary="Keeps the contract.", egress=("https://example.org/x",))
+
+
+def test_hosts_that_are_none_are_named() -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        contract.check_manifest(Wide)
 
 
 class Careless(Tidy):

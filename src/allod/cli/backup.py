@@ -121,5 +121,9 @@ def _told(file: Path) -> Iterator[None]:
         raise failure from error
     except OSError as error:
         raise Failure(
-            say("{path} cannot be written: {reason}.", path=repr(str(error.filename or file)), reason=error.strerror or "")
+            say(
+                "{path} cannot be written: {reason}.",
+                path=repr(str(error.filename or file)),
+                reason=error.strerror or "",
+            )
         ) from error

@@ -289,8 +289,11 @@ def _plain_chunks(source: BinaryIO, key: bytes, digest: bytes) -> Iterator[bytes
     cipher, number, is_final = AESGCM(key), 0, False
     while not is_final:
         length, is_final = _read_frame(source)
+        data = source.read(length)
+        if len(data) < length:
+            raise Damaged("it is cut short")
         try:
-            yield cipher.decrypt(_nonce(number), source.read(length), digest + bytes([is_final]))
+            yield cipher.decrypt(_nonce(number), data, digest + bytes([is_final]))
         except (InvalidTag, ValueError) as error:
             raise Damaged("a chunk is not what was written, or not where it was") from error
         number += 1

@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import orjson
 from sqlalchemy import Connection, delete, insert, select
@@ -128,6 +128,8 @@ class Egress:
         async with self._one_change:
             await self._database.write(work)
             self._offline = offline
+            if offline:
+                self._cut_off()  # what passed if it was switched back while this waited
 
     def _cut_off(self) -> None:
         self._offline = True
@@ -159,12 +161,7 @@ class Egress:
 
         async with self._one_change:
             for known in self._grants.values():
-                if (known.extension, known.purpose, known.host, known.once) == (
-                    extension,
-                    purpose,
-                    host,
-                    once,
-                ):
+                if replace(known, id=grant.id, created_at=grant.created_at) == grant:
                     return known
             await self._database.write(work)
             self._grants[grant.id] = grant

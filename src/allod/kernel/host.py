@@ -333,7 +333,7 @@ class Host:
             if entry.has_started:
                 await self._end(entry.name, extension)
             entry.has_started = False
-            left = await self._rooms.clear(entry.name)
+            left = entry.left_behind = tuple(await self._rooms.clear(entry.name))
             if left:
                 _log.warning(
                     "the extension %s left behind, and it was ended: %s", entry.name, ", ".join(left)

@@ -18,6 +18,7 @@ from allod.kernel.api_keys import ApiKeys
 from allod.kernel.context import ExtensionContext, OwnProcesses, Services
 from allod.kernel.contributions import Contributions
 from allod.kernel.egress import Egress
+from allod.kernel.event_stream import EventStream
 from allod.kernel.events import EventBus
 from allod.kernel.host import Host
 from allod.kernel.installed import points
@@ -116,6 +117,7 @@ class House:
     async def start(self) -> None:
         """Start all extensions."""
         await self.events.start()
+        self.event_stream = EventStream(self.events, self.events.outbox)
         await self.jobs.open()
         await self.egress.load()
         await self.host.start()

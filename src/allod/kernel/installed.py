@@ -43,6 +43,7 @@ class Entry:
     kind: type[Extension[Any]] | None = None
     extension: Extension[Any] | None = None
     has_started: bool = False
+    left_behind: tuple[str, ...] = ()  # when it was stopped last
     contributions: Contributions = field(default_factory=Contributions)
     router: APIRouter | None = None
 

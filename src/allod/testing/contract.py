@@ -20,7 +20,6 @@ import psutil
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from allod.kernel import custody
 from allod.kernel.egress_hosts import normal_pattern
 from allod.kernel.house import House
 from allod.kernel.installed import Entry, points
@@ -102,9 +101,9 @@ async def check_life(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> No
             await house.host.restart(name)
             _assert_active(house.host.get(name))
             await house.host.disable(name)
-            left = [task.get_name() for task in custody.tasks_of(name)]
-            assert not left, f"{name} left tasks behind: {left}"
-            await asyncio.wait_for(house.database.write(lambda connection: None), 5)
+            left = house.host.get(name).left_behind
+            assert not left, f"{name} left behind: {', '.join(left)}"
+            await asyncio.wait_for(house.database.write(lambda connection: None), 5)  # no lock is held
             await house.host.enable(name)
             _assert_active(house.host.get(name))
         running = {child.name() for child in set(psutil.Process().children()) - programs}

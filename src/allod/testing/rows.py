@@ -44,7 +44,8 @@ def _tables(connection: Connection, prefix: str) -> list[Table]:
         if name.startswith(prefix) and not any(name == each or name.startswith(f"{each}_") for each in apart)
     ]
     metadata = MetaData()
-    metadata.reflect(connection, only=names)
+    if names:  # an empty list would mean all
+        metadata.reflect(connection, only=names)
     return [table for table in metadata.sorted_tables if table.name in names]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,13 +14,9 @@ from allod.kernel.egress import Egress
 from allod.kernel.egress_client import Client
 from allod.kernel.egress_ledger import Entry
 from allod.kernel.events import EventBus
-from allod.kernel.migrations import Migrator
-from allod.kernel.schema import MIGRATIONS
 from allod.kernel.storage import KERNEL, Database
 from allod.sdk.events import EgressAsked
-
-KEY = bytes(32)
-
+from tests.unit.kernel.database import kernel_database
 
 @dataclass
 class Gate:
@@ -57,17 +52,17 @@ class Gate:
         await self.database.write(lambda connection: connection.execute(text(statement)) and None)
 
 
-def new_store(file: Path) -> None:
-    """A store with the kernel's tables."""
-    database = Database(file, KEY)
-    Migrator(database, file.parent / "backups").bring_up(KERNEL, MIGRATIONS)
-    database.dispose()
+@asynccontextmanager
+async def opened_gate(folder: Path, declared: Sequence[str] = ("user",)) -> AsyncIterator[Gate]:
+    """The gate of a store in `folder`, made if there is none, and the client of an extension `ext`."""
+    with kernel_database(folder) as database:
+        async with _on(database, declared) as gate:
+            yield gate
 
 
 @asynccontextmanager
-async def opened_gate(store: Path, declared: Sequence[str] = ("user",)) -> AsyncIterator[Gate]:
-    """The gate of a store, and the client of an extension `ext`."""
-    database, bus = Database(store, KEY), EventBus()
+async def _on(database: Database, declared: Sequence[str]) -> AsyncIterator[Gate]:
+    bus = EventBus()
     addresses: dict[str, Sequence[str]] = {}
     looked_up: list[str] = []
 
@@ -88,9 +83,3 @@ async def opened_gate(store: Path, declared: Sequence[str] = ("user",)) -> Async
     finally:
         await egress.close()
         await bus.close()
-        await database.close()
-
-
-def copy_store(template: Path, folder: Path) -> Path:
-    """A store of a test's own."""
-    return Path(shutil.copy(template, folder / "allod.db"))

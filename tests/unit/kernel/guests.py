@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from fastapi import APIRouter
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Column, Integer, String, text
 
@@ -76,7 +76,7 @@ class Lookup(Tool[Count]):
         return f"found {arguments.to}"
 
 
-class Settings(BaseModel):
+class Sized(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(default=1, ge=0, title="Size", description="How large.")
@@ -86,23 +86,23 @@ def create(op: Any) -> None:
     op.create_table("good__things", Column("id", Integer, primary_key=True), Column("what", String))
 
 
-class Good(Extension[Settings]):
+class Good(Extension[Sized]):
     """Contributes one of everything."""
 
     manifest = manifest("good")
-    Settings = Settings
+    Settings = Sized
     instances: ClassVar[list[Good]] = []
 
     async def start(self) -> None:
         self.heard: list[Event] = []
-        self.befores: list[Settings] = []
+        self.befores: list[Sized] = []
         self.stage = Remember()
         Good.instances.append(self)
         await self.context.store.write(
             lambda c: c.execute(text("INSERT INTO good__things (what) VALUES ('start')"))
         )
 
-    async def settings_changed(self, before: Settings) -> None:
+    async def settings_changed(self, before: Sized) -> None:
         self.befores.append(before)
 
     def stages(self) -> Sequence[Stage]:
@@ -138,6 +138,11 @@ class Good(Extension[Settings]):
         async def mistake() -> None:
             """Fails."""
             raise KeyError(SECRET)
+
+        @router.get("/conflict")
+        async def conflict() -> None:
+            """Refuses as FastAPI's own documentation teaches it."""
+            raise HTTPException(409, "Taken.")
 
         @router.get("/refusal")
         async def refusal() -> None:
@@ -251,9 +256,9 @@ class RouterMistyped(Extension[Any]):
         return "router"
 
 
-class WrongSettings(Extension[Settings]):
+class WrongSettings(Extension[Sized]):
     manifest = manifest("wrong_settings")
-    Settings = Settings
+    Settings = Sized
 
 
 class MigrationRaises(Extension[Any]):

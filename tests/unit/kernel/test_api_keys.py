@@ -107,7 +107,7 @@ async def test_keys_of_the_first_version_move_into_the_store(database: Database)
     old.write_text(json.dumps([{"id": "key_1", "name": "laptop", "sha256": "ab" * 32, "created_at": 7}]))
     keys = await keys_of(database)
     assert [(key.id, key.name, key.rights, key.created_at) for key in keys.all()] == [
-        ("key_1", "laptop", {"admin"}, 7)
+        ("key_1", "laptop", frozenset({"admin"}), 7.0)
     ]
     assert not old.exists()
     assert [key.id for key in (await keys_of(database)).all()] == ["key_1"]

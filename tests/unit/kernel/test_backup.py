@@ -18,7 +18,7 @@ from allod.kernel.paths import Paths
 from allod.kernel.restore import restore
 from allod.kernel.vault import Vault
 from allod.sdk.errors import Conflict, Locked, NotFound, StoreDamaged, StoreFull
-from tests.unit.kernel.stores import WORDS, files, kept, new_machine, rows, store, write
+from tests.unit.kernel.data_folders import WORDS, files, kept, new_machine, rows, store, write
 
 BLOB = f"blobs/{'ab' * 32}"
 MARKERS = (b"a word of a row", b"a word of a setting", b"a-models-name", BLOB.encode())

@@ -10,63 +10,79 @@ from typing import Any
 
 import pytest
 
-from allod.kernel.api_keys import ApiKeys
 from allod.kernel.doctor import Doctor
-from allod.kernel.host import Failed, Host
+from allod.kernel.house import House
 from allod.kernel.paths import Paths
-from allod.kernel.processes import ChildProcesses
-from allod.kernel.settings import Settings
+from allod.kernel.vault import Vault
 from allod.sdk.extension import Check
+from allod.testing.house import point, standing
 
 LAYERS = ("namespaces", "landlock", "seccomp")
 
 
-class House:
-    """A doctor and what it looks at: a real data folder, no extension."""
+class Examined:
+    """A doctor and what it looks at: a real data folder, a shut vault, and no extension but a broken one."""
 
-    def __init__(self, home: Path) -> None:
-        self.paths = Paths(home)
-        self.paths.create()
-        self.keys = ApiKeys(self.paths.api_keys)
-        self.processes = ChildProcesses(self.paths.sockets())
-        self.host = Host(Settings(self.paths.config), _no_context)
+    def __init__(self, house: House) -> None:
+        self.paths = house.paths
+        self.processes = house.processes
+        self.vault = Vault(house.paths)
+        self.doctor = Doctor(
+            paths=house.paths,
+            urls=["http://localhost:1337"],
+            settings=house.settings,
+            vault=self.vault,
+            processes=house.processes,
+            host=lambda: house.host,
+        )
 
     async def checks(self) -> dict[str, Check]:
-        doctor = Doctor(self.paths, ["http://localhost:1337"], self.keys, self.host, self.processes)
-        return {check.name: check for check in await doctor.examine()}
-
-
-def _no_context(name: str, settings: Any) -> Any:
-    raise AssertionError("no extension is started here")
+        return {check.name: check for check in await self.doctor.examine()}
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    house = House(tmp_path / "home")
-    yield house
-    await house.processes.close()
+async def house(tmp_path: Path) -> AsyncIterator[Examined]:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "config.toml").write_text("[glossery]\nterms = 1\n")
+    async with standing(home, [point("broken", "tests.unit.kernel.guests:NoManifest")]) as standing_house:
+        yield Examined(standing_house)
 
 
-async def test_it_says_where_it_answers_and_how_many_keys_there_are(house: House) -> None:
-    house.keys.create("laptop")
-    assert (await house.checks())["addresses"].detail == "http://localhost:1337; 1 API keys"
+async def test_it_says_where_it_answers(house: Examined) -> None:
+    assert (await house.checks())["addresses"].detail == "http://localhost:1337"
 
 
-async def test_a_data_folder_that_others_may_enter_is_a_warning(house: House) -> None:
+async def test_settings_that_nobody_reads_are_a_warning(house: Examined) -> None:
+    check = (await house.checks())["settings"]
+    assert check.status == "warn"
+    assert "'glossery'" in check.detail
+
+
+async def test_without_a_recovery_code_or_passphrase_it_warns(house: Examined, tmp_path: Path) -> None:
+    assert "No other machine could open it" in (await house.checks())["store"].detail
+    other = Paths(tmp_path / "other")
+    other.create()
+    house.doctor._vault = Vault(other)
+    house.doctor._vault.create("correct horse battery")
+    assert (await house.checks())["store"].status == "ok"
+
+
+async def test_a_data_folder_that_others_may_enter_is_a_warning(house: Examined) -> None:
     assert (await house.checks())["data folder"].status in ("ok", "warn")
     house.paths.data.chmod(0o755)
     check = (await house.checks())["data folder"]
     assert (check.status, check.fix) == ("warn", f"Run: chmod 700 {house.paths.data}")
 
 
-async def test_an_extension_that_was_left_out_is_a_failure_with_its_next_step(house: House) -> None:
-    house.host.failed.append(Failed("broken", "it has a bug", "Update it."))
+async def test_an_extension_that_was_left_out_is_a_failure_with_its_next_step(house: Examined) -> None:
     check = (await house.checks())["extension broken"]
-    assert (check.status, check.detail, check.fix) == ("fail", "it has a bug", "Update it.")
+    assert (check.status, check.detail) == ("fail", "It has no manifest.")
+    assert check.fix
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="walls are for Linux")
-async def test_each_wall_is_as_the_kernel_says(house: House) -> None:
+async def test_each_wall_is_as_the_kernel_says(house: Examined) -> None:
     report = await house.processes.probe_walls()
     checks = await house.checks()
     for layer in LAYERS:
@@ -88,7 +104,7 @@ def kernel_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="walls are for Linux")
-async def test_one_wall_that_is_refused_is_a_warning(house: House, kernel_refuses: Any) -> None:
+async def test_one_wall_that_is_refused_is_a_warning(house: Examined, kernel_refuses: Any) -> None:
     kernel_refuses("landlock")
     checks = await house.checks()
     assert [checks[f"wall: {layer}"].status for layer in LAYERS] == ["ok", "warn", "ok"]
@@ -97,7 +113,9 @@ async def test_one_wall_that_is_refused_is_a_warning(house: House, kernel_refuse
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="walls are for Linux")
-async def test_without_any_wall_it_does_not_say_that_others_hold(house: House, kernel_refuses: Any) -> None:
+async def test_without_any_wall_it_does_not_say_that_others_hold(
+    house: Examined, kernel_refuses: Any
+) -> None:
     kernel_refuses(*LAYERS)
     for layer in LAYERS:
         check = (await house.checks())[f"wall: {layer}"]

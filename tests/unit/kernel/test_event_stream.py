@@ -20,7 +20,7 @@ from allod.kernel.events import EventBus
 from allod.kernel.outbox import Recorded
 from allod.kernel.storage import Database
 from allod.sdk.events import Event, JobEnded, ModelLoadProgressed, SettingsChanged
-from tests.unit.kernel.stores import started_bus, store
+from tests.unit.kernel.notes_store import started_bus, store
 
 
 @pytest.fixture

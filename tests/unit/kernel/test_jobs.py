@@ -24,7 +24,7 @@ from allod.kernel.storage import Database
 from allod.sdk.errors import BadRequest, Conflict, EngineFailed, ExtensionFailed, NotFound
 from allod.sdk.events import Event, JobEnded, JobProgressed
 from allod.sdk.jobs import Job, JobId, JobKind, JobState, JobStatus
-from tests.unit.kernel.stores import open_database, recorded, started_bus, store
+from tests.unit.kernel.notes_store import open_database, recorded, started_bus, store
 
 ADD_LINE = text("INSERT INTO notes__lines (text) VALUES (:text)")
 NO_SPACE, SPACE = "PRAGMA max_page_count=1", "PRAGMA max_page_count=99999"

@@ -19,7 +19,7 @@ from allod.kernel.schema import cursors, outbox
 from allod.kernel.storage import KERNEL, Database
 from allod.sdk.errors import ExtensionFailed
 from allod.sdk.events import Event, JobEnded, ModelLoadProgressed, SettingsChanged
-from tests.unit.kernel.stores import count, open_database, recorded, started_bus, store
+from tests.unit.kernel.notes_store import count, open_database, recorded, started_bus, store
 
 ADD_LINE = text("INSERT INTO notes__lines (text) VALUES (:text)")
 
