@@ -103,7 +103,11 @@ class Survivor:
     async def set_settings(self) -> None:
         for number in itertools.count(self._round * 1_000_000):
             row = {"field": f"f{number % 7}", "value": str(number)}
-            await self._database.write(lambda connection, row=row: connection.execute(SETTING, row))  # type: ignore[misc]
+
+            def write(connection: Connection, row: Mapping[str, str] = row) -> None:
+                connection.execute(SETTING, row)
+
+            await self._database.write(write)
             say("setting", row["field"], row["value"])
 
     async def write_lines(self) -> None:

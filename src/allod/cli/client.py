@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from allod.cli.failures import Exit, Failure, from_answer, from_error
@@ -23,6 +23,14 @@ _PIECE_BYTES = 1 << 20
 def model_path(model: str, act: str = "") -> str:
     """The address of one model below /api."""
     return f"/api/llamacpp/models/{quote(model, safe='')}{act}"
+
+
+class SentEvent(NamedTuple):
+    """One event of a stream. One without a name only tells its reader the id from which it can go on."""
+
+    id: str
+    name: str
+    data: dict[str, Any]
 
 
 class Client:
@@ -100,6 +108,20 @@ class Client:
         finally:
             self._stream_socket = None
 
+    def follow(self, path: str, last_event_id: str = "") -> Generator[SentEvent]:
+        """GET `path` and yield its events until the server ends the stream. Raises Failure, also where it breaks off.
+
+        With `last_event_id`, those after that one.
+        """
+        connection = self._connect(_SILENCE_TIMEOUT_S)
+        headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+        with contextlib.closing(connection), self._told():
+            response = self._send(connection, "GET", path, None, headers)
+            if response.status >= 300:
+                _read(response)
+            for id, name, data in _frames(response):
+                yield SentEvent(id, name, _object(data) if data else {})
+
     def stop(self) -> None:
         """End the running stream, at once; may be called by a signal handler."""
         self._is_stopped = True
@@ -129,8 +151,15 @@ class Client:
             return ssl._create_unverified_context()
         return ssl.create_default_context()
 
-    def _send(self, connection: HTTPConnection, method: str, path: str, body: Any) -> HTTPResponse:
-        headers = {"Accept": "application/json, text/event-stream"}
+    def _send(
+        self,
+        connection: HTTPConnection,
+        method: str,
+        path: str,
+        body: Any,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> HTTPResponse:
+        headers = {"Accept": "application/json, text/event-stream", **(more_headers or {})}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         data = None
@@ -167,17 +196,31 @@ def _read(response: HTTPResponse) -> Any:
 
 
 def _events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
-    data = b""
+    for _, _, data in _frames(response):
+        if data == b"[DONE]":
+            return
+        if data:
+            yield _event(data)
+    raise _broken_off()
+
+
+def _frames(response: HTTPResponse) -> Iterator[tuple[str, str, bytes]]:
+    """Server-sent events as they come: id, name and data; also those that only tell an id (HTML, 9.2.6)."""
+    id, name, data = "", "", b""
+    is_told = True
     while line := response.readline():
         line = line.rstrip(b"\r\n")
-        if line.startswith(b"data:"):
-            data += line[5:].removeprefix(b" ") + b"\n"
-        elif not line and data:
-            event, data = data.strip(), b""
-            if event == b"[DONE]":
-                return
-            yield _event(event)
-    raise _broken_off()
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            data += value + b"\n"
+        elif field == b"event":
+            name = value.decode("utf-8", "replace")
+        elif field == b"id":
+            id, is_told = value.decode("utf-8", "replace"), False
+        elif not line and (data or not is_told):
+            yield id, name, data.strip()
+            name, data, is_told = "", b"", True
 
 
 def _broken_off() -> Failure:
@@ -189,12 +232,18 @@ def _broken_off() -> Failure:
 
 
 def _event(data: bytes) -> dict[str, Any]:
+    """An event of an answer, which may be the error that ends it."""
+    event = _object(data)
+    if isinstance(event.get("error"), dict):
+        raise from_error(event["error"])
+    return event
+
+
+def _object(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except ValueError as error:
         raise Failure(say("The server sent something that is not an event of a stream.")) from error
     if not isinstance(event, dict):
         raise Failure(say("The server sent something that is not an event of a stream."))
-    if isinstance(event.get("error"), dict):
-        raise from_error(event["error"])
     return event

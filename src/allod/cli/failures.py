@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from allod.cli.words import say
-from allod.sdk.errors import AllodError
+from allod.sdk.errors import AllodError, WrongPassphrase
 
 
 class Exit(IntEnum):
@@ -41,13 +41,16 @@ _BY_STATUS = {
 
 
 class Failure(Exception):
-    """What happened, what to do about it, and the exit code."""
+    """What happened, what to do about it, the exit code, and the status where a server answered with one."""
 
-    def __init__(self, detail: str, *, fix: str = "", exit_code: Exit = Exit.UNEXPECTED) -> None:
+    def __init__(
+        self, detail: str, *, fix: str = "", exit_code: Exit = Exit.UNEXPECTED, status: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.fix = fix
         self.exit_code = exit_code
+        self.status = status
 
 
 def from_answer(status: int, body: Any) -> Failure:
@@ -56,7 +59,7 @@ def from_answer(status: int, body: Any) -> Failure:
         return from_error(body["error"], status)
     if isinstance(body, Mapping) and ("detail" in body or "title" in body):
         detail = str(body.get("detail") or body["title"])
-        return _failure(detail, str(body.get("fix") or ""), status)
+        return _failure(detail, str(body.get("fix") or ""), status, str(body.get("code") or ""))
     reason = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     told = f"{status} {reason}".strip()
     return _failure(say("The server answered with status {status}.", status=told), "", status)
@@ -68,13 +71,18 @@ def from_error(error: Mapping[str, Any], status: int | None = None) -> Failure:
     return _failure(detail, "", status or _status_of(str(error.get("code") or "")))
 
 
-def _failure(detail: str, fix: str, status: int) -> Failure:
+def of_kernel(error: AllodError) -> Failure:
+    """The failure of a command that does its work without a server."""
+    return _failure(error.detail, error.fix, error.status, error.code)
+
+
+def _failure(detail: str, fix: str, status: int, code: str = "") -> Failure:
     exit_code = _BY_STATUS.get(status, Exit.BAD_REQUEST if 400 <= status < 500 else Exit.UNEXPECTED)
-    if status == HTTPStatus.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED and code != WrongPassphrase.code:
         fix = say(
             "Put an API key into the environment variable ALLOD_API_KEY; `allod keys create NAME` makes one."
         )
-    return Failure(detail, fix=fix, exit_code=exit_code)
+    return Failure(detail, fix=fix, exit_code=exit_code, status=status)
 
 
 def _status_of(code: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -50,21 +51,43 @@ def hand_on(context: typer.Context, **options: object) -> None:
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` pairs as fields of a request. Raises Failure."""
-    fields = {}
-    for pair in settings or []:
-        name, is_pair, value = pair.partition("=")
-        if not is_pair:
-            raise Failure(say("{pair} is not of the form NAME=VALUE.", pair=repr(pair)), exit_code=Exit.USAGE)
-        fields[name.strip()] = parse_setting(name.strip(), value)
+    """`NAME=VALUE` pairs as fields of a request to a model. Raises Failure."""
+    fields = parse_pairs(settings or [])
+    for name in fields:
+        _check_ours(name)
     return fields
 
 
 def parse_setting(name: str, value: str) -> Any:
-    """The value of one field: JSON where it reads as such, else the text itself. Raises Failure."""
+    """The value of one field of a request to a model. Raises Failure."""
+    _check_ours(name)
+    return parse_value(value)
+
+
+def _check_ours(name: str) -> None:
     if not name or name in _OURS:
         raise Failure(say("The field {name} cannot be set here.", name=repr(name)), exit_code=Exit.USAGE)
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` pairs. Raises Failure."""
+    fields = {}
+    for pair in pairs:
+        name, is_pair, value = pair.partition("=")
+        if not is_pair:
+            raise Failure(say("{pair} is not of the form NAME=VALUE.", pair=repr(pair)), exit_code=Exit.USAGE)
+        fields[name.strip()] = parse_value(value)
+    return fields
+
+
+def parse_value(text: str) -> Any:
+    """What was typed: JSON where it reads as such, else the text itself."""
     try:
-        return json.loads(value)
+        return json.loads(text, parse_constant=_not_json)
     except ValueError:
-        return value
+        return text
+
+
+def _not_json(constant: str) -> Any:
+    """NaN and the infinities, which Python would read, and no server."""
+    raise ValueError(constant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,13 @@ def show_json(value: Any, *, one_line: bool = False) -> None:
 
 
 def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Print a table; `right` are the columns of numbers. In a pipe nothing is cut or wrapped."""
+    """Print a table; `right` are the columns of numbers. In a pipe nothing is cut or wrapped. No heads: none shown."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, head in enumerate(heads):
+    rows = list(rows)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=bool(heads))
+    for index, head in enumerate(heads or [""] * max(map(len, rows), default=0)):
         table.add_column(Text(head), justify="right" if index in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
@@ -49,6 +51,11 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Se
     with screen.capture() as capture:
         screen.print(table)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()), flush=True)
+
+
+def show_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print what is known of one thing, a line for each fact; those without a value are left out."""
+    show_table((), [fact for fact in facts if fact[1]])
 
 
 def tell(text: str = "") -> None:
@@ -64,6 +71,11 @@ def tell(text: str = "") -> None:
 def note(text: str) -> None:
     """Say something to the person, beside the results: on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def moment(seconds: float | None) -> str:
+    """A time, in seconds since 1970, for people of this place, "" for none."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size(count: float | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, or_, select, update
 
 from allod.kernel.schema import jobs
 from allod.sdk.errors import Conflict, NotFound
@@ -33,6 +33,15 @@ _FROM: Mapping[JobState, tuple[JobState, ...]] = {
 _ASKED = {"paused": "paused", "queued": "resumed", "cancelled": "cancelled"}
 _CRASHED = f"The server ended {CRASHES} times in a row while this job ran, and it had saved nothing new."
 _TRY_AGAIN = "Look at the server's log. To try it once more: allod jobs resume {id}"
+
+# Built once: putting a statement together takes longer than running it.
+_ONE = select(jobs).where(jobs.c.id == bindparam("job"))
+_NEXT = (
+    select(jobs)
+    .where(jobs.c.status == "queued", jobs.c.extension == bindparam("of"), jobs.c.kind == bindparam("which"))
+    .order_by(jobs.c.position)
+    .limit(bindparam("at_most"))
+)
 
 
 class Progress(NamedTuple):
@@ -88,13 +97,8 @@ def claim(connection: Connection, extension: str, room: Mapping[str, int]) -> li
     """The next jobs in line, as many of each kind as there is room for. They are `running` from now on."""
     claimed = []
     for kind, at_most in room.items():
-        waiting = (
-            select(jobs)
-            .where(jobs.c.status == "queued", jobs.c.extension == extension, jobs.c.kind == kind)
-            .order_by(jobs.c.position)
-            .limit(at_most)
-        )
-        for row in connection.execute(waiting).mappings().all():
+        wanted = {"of": extension, "which": kind, "at_most": at_most}
+        for row in connection.execute(_NEXT, wanted).mappings().all():
             progress = Progress(row["done"], row["total"], row["note"])
             claimed.append(Claimed(JobId(row["id"]), kind, row["parameters"], row["state"], progress))
     if claimed:
@@ -160,8 +164,7 @@ def _way_out(status: JobStatus) -> str:
 
 def get(connection: Connection, id: JobId, extension: str | None = None) -> JobStatus:
     """How a job stands. Raises NotFound, also if it is another extension's."""
-    query = select(jobs).where(jobs.c.id == id)
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_ONE, {"job": id}).mappings().first()
     if row is None or extension not in (None, row["extension"]):
         raise NotFound(f"No job has the id {id[:60]!r}.", fix="`allod jobs` lists them.")
     return _status(row)

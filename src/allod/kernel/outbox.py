@@ -25,7 +25,16 @@ _KEPT_ROWS = 100_000
 BATCH = 200
 """How many events are read at once."""
 _SAVE_EVERY_S = 1.0
+_NO_END = (1 << 63) - 1
+# Built once: putting a statement together takes longer than running it.
 _INSERT = insert(outbox)
+_AFTER = (
+    select(outbox)
+    .where(outbox.c.id > bindparam("after"), outbox.c.id <= bindparam("upto"))
+    .order_by(outbox.c.id)
+    .limit(BATCH)
+)
+_NAMED = _AFTER.where(outbox.c.name == bindparam("named"))
 _MOVE = update(cursors).where(cursors.c.subscriber == bindparam("who")).values(event=bindparam("heard"))
 _log = logging.getLogger("allod.events")
 
@@ -92,16 +101,13 @@ class Outbox:
             connection.execute(_INSERT, row)
             self._has_news = True  # if this is rolled back, the next look finds nothing: no harm
 
-    async def after(self, id: int, *, upto: int | None = None, name: str | None = None) -> list[Recorded]:
-        """The next events after this one, a batch at most, in order; empty if there are none."""
-        query = select(outbox).where(outbox.c.id > id).order_by(outbox.c.id).limit(BATCH)
-        if upto is not None:
-            query = query.where(outbox.c.id <= upto)
-        if name is not None:
-            query = query.where(outbox.c.name == name)
+    async def after(self, id: int, *, upto: int = _NO_END, name: str = "") -> list[Recorded]:
+        """The next events after this one, all or those of one class, a batch at most, in order."""
+        values = {"after": id, "upto": upto} | ({"named": name} if name else {})
+        query = _NAMED if name else _AFTER
 
         def rows(connection: Connection) -> list[Recorded]:
-            return [Recorded(*row) for row in connection.execute(query)]
+            return [Recorded(*row) for row in connection.execute(query, values)]
 
         return await self._database.read(rows)
 

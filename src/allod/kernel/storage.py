@@ -70,7 +70,9 @@ class Database:
         """Called in the thread that wrote, after each commit and before the next write. They are quick."""
         self._key = key
         with _told(KERNEL):
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files beside it get the same mode
+            os.close(
+                os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+            )  # SQLite's own files beside it get the same mode
         self._lock = threading.RLock()  # held by the one write at a time
         self._gate = _Gate()
         self._writer = _engine(file, key)

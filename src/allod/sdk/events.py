@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Base class of all events: frozen dataclasses whose fields are JSON. An event is known by its class's name."""
+    """Base class of all events: frozen dataclasses whose fields are JSON. An event is known by its class's name.
+
+    No field is called `source` or `at`: everybody who reads the stream of events gets these two with each.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,12 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class Subscription(Generic[E]):
-    """An extension's wish to hear of every event of one class. `handler` gets them one at a time, in order."""
+    """An extension's wish to hear of every event of one class. `handler` gets them one at a time, in order.
+
+    What was recorded it hears at least once, also what was recorded while the extension did not run; the first time,
+    it begins at the present. What was only published it hears while it runs, and loses the oldest where it is more
+    than 1,000 behind. If it raises, that is logged, and it goes on with the next.
+    """
 
     kind: type[E]
     handler: Callable[[E], Awaitable[None]]
@@ -121,16 +129,20 @@ class Events(Protocol):
     """Publish and subscribe, inside the server process."""
 
     def publish(self, event: Event) -> None:
-        """Hand `event` to its subscribers; never waits for them."""
+        """Hand `event` to its subscribers; never waits for them. On the event loop only."""
         ...
 
     def record(self, connection: Connection, event: Event) -> None:
         """Keep `event` in the transaction of `connection`; once that is committed, it is handed to its subscribers.
 
-        A subscriber may get it twice if the server ends in between.
+        Called inside the `work` of a `store.write`. A subscriber may get it twice if the server ends in between.
+        Raises ExtensionFailed where a field is not JSON.
         """
         ...
 
     def subscribe(self, kind: type[E], handler: Callable[[E], Awaitable[None]]) -> Callable[[], None]:
-        """Call `handler` for each event of a kind, one at a time, in order. Returns what ends it."""
+        """Call `handler` for each event of exactly this class, one at a time, in order. Returns what ends it.
+
+        It hears what happens while it lasts. To miss no recorded event, contribute a Subscription.
+        """
         ...

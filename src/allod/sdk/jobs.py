@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 
 JobId = NewType("JobId", str)
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+"""By itself: queued, running, then done or failed. On request: queued or running to paused; paused, failed or cancelled
+to queued; queued, running or paused to cancelled. What is done stays so."""
 P = TypeVar("P", bound=BaseModel)
 P_co = TypeVar("P_co", bound=BaseModel, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands. Times in seconds since 1970; `total` is 0 while nobody knows how much there is to do."""
+    """Where a job stands. Times in seconds since 1970; `total` is 0 while nobody knows how much there is to do.
+
+    `attempts`: how often in a row the server ended while it ran and had saved nothing new; the third time it fails.
+    """
 
     id: JobId
     extension: str
@@ -61,7 +66,7 @@ class Job(Protocol[P_co]):
         ...
 
     def progress(self, done: float, total: float = 0, note: str = "") -> None:
-        """Tell how far it is. Cheap: call it as often as you like."""
+        """Tell how far it is, from any thread. Cheap: call it as often as you like."""
         ...
 
     async def save(
@@ -69,13 +74,17 @@ class Job(Protocol[P_co]):
     ) -> None:
         """Keep `state` (JSON), and in the same transaction what `also` writes into the extension's own tables.
 
-        What was done before a `save` that has returned is never done again.
+        What was done before a `save` that has returned is never done again. Raises ExtensionFailed where `state` is
+        not JSON, StoreFull, StoreReadOnly, and Conflict if the job was stopped and did not let go.
         """
         ...
 
 
 class JobKind(Generic[P]):
-    """Base class of all kinds of jobs. To pause or cancel one, its `run` is cancelled like any task."""
+    """Base class of all kinds of jobs. To pause or cancel one, its `run` is cancelled like any task.
+
+    It has 10 s to let go; whatever it returns or raises then, it is paused or cancelled.
+    """
 
     name: ClassVar[str]
     """verb_noun, such as download_model."""
@@ -86,7 +95,7 @@ class JobKind(Generic[P]):
     """How many of this kind run side by side; others wait in line."""
 
     async def run(self, job: Job[P]) -> Mapping[str, Any] | None:
-        """Do it, and return the result as JSON. Raising fails the job; an AllodError also says what to do."""
+        """Do it, and return the result, a JSON object. Raising fails the job; of an AllodError people see the words."""
         raise NotImplementedError
 
 
@@ -94,7 +103,7 @@ class Jobs(Protocol):
     """An extension's own jobs."""
 
     async def start(self, kind: str, parameters: BaseModel) -> JobId:
-        """Put a job in line. It is kept before this returns."""
+        """Put a job in line. It is kept before this returns. Raises NotFound where there is no such kind."""
         ...
 
     async def get(self, job: JobId) -> JobStatus:
@@ -106,15 +115,18 @@ class Jobs(Protocol):
         ...
 
     async def pause(self, job: JobId) -> JobStatus:
-        """Stop working on it until it is resumed."""
+        """Stop working on it until it is resumed. Raises NotFound, and Conflict if it has ended."""
         ...
 
     async def resume(self, job: JobId) -> JobStatus:
-        """Go on with a paused job, or try a failed or cancelled one again, from what it saved last."""
+        """Go on with a paused job, or try a failed or cancelled one again, from what it saved last.
+
+        Raises NotFound, and Conflict if it is done.
+        """
         ...
 
     async def cancel(self, job: JobId) -> JobStatus:
-        """End it."""
+        """End it. Raises NotFound, and Conflict if it has ended by itself."""
         ...
 
     def watch(self, job: JobId) -> AsyncIterator[JobStatus]:

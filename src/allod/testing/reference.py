@@ -40,6 +40,7 @@ def pages() -> dict[str, str]:
     openapi = asyncio.run(_openapi())
     texts = {
         f"{_FOLDER}/settings.md": _settings(kinds),
+        f"{_FOLDER}/extensions.md": _extensions(kinds),
         f"{_FOLDER}/errors.md": _errors(),
         f"{_FOLDER}/metrics.md": _metrics(),
         f"{_FOLDER}/events.md": _events(),
@@ -117,6 +118,35 @@ def kind_of(schema: Mapping[str, Any]) -> str:
         if key in schema
     ]
     return " ".join([kind, ", ".join(limits)]).strip()
+
+
+# extensions
+
+
+def _extensions(kinds: Sequence[contract.Kind]) -> str:
+    from allod.sdk.extension import RESERVED_NAMES
+
+    rows = [
+        (
+            f"`{manifest.name}`",
+            manifest.summary,
+            ", ".join(f"`{need}`" for need in manifest.needs) or "–",
+            ", ".join(f"`{host}`" for host in manifest.egress) or "none",
+        )
+        for manifest in (kind.manifest for kind in kinds)
+    ]
+    return "\n\n".join(
+        [
+            "# Extensions",
+            _MADE,
+            "What comes with Allod. How to write one: [extensions.md](../extensions.md).",
+            _table(("Name", "What it does", "Needs", "Hosts it may ask for"), rows),
+            "## Reserved names",
+            "No extension may be called one of these: "
+            + ", ".join(f"`{each}`" for each in sorted(RESERVED_NAMES))
+            + ".",
+        ]
+    )
 
 
 # errors, metrics, events

@@ -55,8 +55,11 @@ def running_server(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     port: int | None = None,
+    python: Path | str = sys.executable,
 ) -> Iterator[RunningServer]:
     """Start `allod serve` on the data folder `home`, with `settings` as its config.toml, and stop it afterwards.
+
+    `python` is the interpreter of another environment, with other extensions.
 
     Raises RuntimeError, with what the server printed, if it does not answer within a minute, and if it leaves any
     process behind.
@@ -66,7 +69,7 @@ def running_server(
         (home / "config.toml").write_text(settings, "utf-8")
     port = port or free_port()
     log = home.parent / f"{home.name}.log"
-    command = [sys.executable, "-m", "allod", "serve", "--port", str(port), *arguments]
+    command = [str(python), "-m", "allod", "serve", "--port", str(port), *arguments]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ALLOD_")}
     inherited.setdefault("XDG_CONFIG_HOME", str(home.parent / "config"))  # where the store's key file goes
     inherited.pop("DBUS_SESSION_BUS_ADDRESS", None)  # nor is this user's keyring for tests

@@ -18,6 +18,7 @@ from allod.kernel.storage import KERNEL, Database
 from allod.sdk.events import EgressAsked
 from tests.unit.kernel.database import kernel_database
 
+
 @dataclass
 class Gate:
     """An open gate. `addresses` says where names lead, loopback if not named; `looked_up` which were asked for."""

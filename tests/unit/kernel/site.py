@@ -51,8 +51,8 @@ class Site:
                 if self.reads_bodies:
                     heard.body = await _body(reader, heard.headers)
                 await self.answer(heard, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the other side left
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other side left, or the site closes
         finally:
             self._serving.discard(task)
             writer.transport.abort()

@@ -186,8 +186,13 @@ def tampered(data: bytes) -> dict[str, bytes]:
 
 def test_what_was_put_together_otherwise_is_refused(paths: Paths, tmp_path: Path) -> None:
     fill(paths)
-    (paths.data / "blobs/large").write_bytes(crypto.new_key() * (3 << 15))
+    large = crypto.new_key() * (3 << 15)
+    (paths.data / "blobs/large").write_bytes(large)
+    plain_bytes = sum(len(chunk) - 21 for chunk in split(back_up(paths, tmp_path / "b"))[1])
+    # longer, so that nothing but zeros, which a tar stream could do without, is left for the last chunk
+    (paths.data / "blobs/large").write_bytes(large + bytes((512 - plain_bytes) % backup.CHUNK_BYTES))
     data = back_up(paths, tmp_path / "b")
+    assert len(split(data)[1][-1]) == 21 + 512
     before = files(paths.data)
     for how, wrong in tampered(data).items():
         (tmp_path / "b").write_bytes(wrong)

@@ -410,7 +410,8 @@ def test_what_killed_backups_left_is_cleared_away(paths: Paths) -> None:
 
     def begin_and_die() -> None:
         with store(paths) as (vault, database):
-            next(sealed(vault, database, paths))
+            pieces = sealed(vault, database, paths)
+            next(pieces)
             os._exit(0)
 
     assert ends(begin_and_die)

@@ -50,6 +50,7 @@ def build(house: House) -> APIRouter:
     @router.get("/{name}")
     async def one_extension(name: str) -> dict[str, Any]:
         """One of them."""
+        await asyncio.to_thread(host.find)
         return described(host.get(name))
 
     @router.post("/{name}/enable")

@@ -1,0 +1,228 @@
+"""Extensions that others wrote, installed by pip beside Allod: the page's thirty lines, an engine, and one of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allod.testing.server import RunningServer, running_server
+from tests import packages
+from tests.http_client import CHAT, Reply, frames, request, streamed_text, user
+from tests.packages import PACKAGES, Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """This user, with the key of the run file."""
+
+    server: RunningServer
+
+    @property
+    def headers(self) -> dict[str, str]:
+        key = json.loads((self.server.home / "run/server.json").read_text())["key"]
+        return {"Authorization": f"Bearer {key}"}
+
+    def ask(self, method: str, path: str, body: Any = None) -> Reply:
+        return request(self.server, method, path, body, headers=self.headers)
+
+    def chat(self, text: str, **fields: Any) -> Reply:
+        return self.ask("POST", CHAT, {"model": "echo", "messages": user(text), **fields})
+
+    def state(self, name: str) -> str:
+        return str(self.ask("GET", f"/api/extensions/{name}").json["state"])
+
+    def job(self, job: str) -> dict[str, Any]:
+        """A job that has ended."""
+        deadline = time.monotonic() + 20
+        while (found := self.ask("GET", f"/api/jobs/{job}").json)["state"] in ("queued", "running"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    made = Environment(tmp_path_factory.mktemp("environment"))
+    made.install(PACKAGES / "allod-echo", PACKAGES / "allod-notes")
+    return made
+
+
+@contextmanager
+def serving(home: Path, environment: Environment) -> Iterator[Owner]:
+    with running_server(home, python=environment.python, settings="[server]\npreload = false\n") as server:
+        yield Owner(server)
+
+
+@pytest.fixture(scope="module")
+def owner(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+    with serving(tmp_path_factory.mktemp("others") / "home", environment) as started:
+        yield started
+
+
+def test_all_of_them_run_and_say_what_they_contribute(owner: Owner) -> None:
+    listed = {row["name"]: row for row in owner.ask("GET", "/api/extensions").json["extensions"]}
+    assert {name: row["state"] for name, row in listed.items()} == dict.fromkeys(
+        ("llamacpp", "system", "terminal", "echo", "notes"), "active"
+    )
+    assert listed["notes"]["contributes"] == {
+        "engines": [],
+        "stages": ["notes"],
+        "tools": ["count"],
+        "jobs": ["import_notes"],
+        "events": [],
+        "services": [],
+        "routes": True,
+    }
+    assert (listed["notes"]["package"], listed["notes"]["is_builtin"]) == ("allod-notes", False)
+    assert "/api/notes/notes" in owner.ask("GET", "/openapi.json").json["paths"]
+
+
+def test_an_engine_answers_like_any_other(owner: Owner) -> None:
+    assert "echo" in [model["id"] for model in owner.ask("GET", "/v1/models").json["data"]]
+    answer = owner.chat("hello")
+    assert json.loads(answer.text)["heard"] == "hello"
+    body = {"model": "echo", "messages": user("hello")}
+    assert json.loads(streamed_text(frames(owner.server, CHAT, body)))["heard"] == "hello"
+
+
+def test_a_route_keeps_what_a_stage_tells_the_model(owner: Owner) -> None:
+    assert owner.ask("POST", "/api/notes/notes", {"text": "the harbour opens in May"}).status == 201
+    answer = owner.chat("When?")
+    assert "Note: the harbour opens in May" in json.loads(answer.text)["system"][0]
+    assert {"stage": "notes", "told": 1} in answer.json["allod"]["notes"]
+    owner.ask("PATCH", "/api/settings/notes", {"prefix": "Remember:"})
+    assert "Remember: the harbour" in json.loads(owner.chat("When?").text)["system"][0]
+    assert owner.ask("POST", "/api/notes/notes", {"text": ""}).json["param"] == "text"
+
+
+def test_the_server_runs_its_tool_and_goes_on_with_the_result(owner: Owner) -> None:
+    tools = [{"type": "allod", "name": "notes_count"}]
+    answer = owner.chat('call notes_count {"contains": "harbour"}', tools=tools)
+    assert json.loads(answer.text)["results"] == ["1"]
+    assert {"stage": "tools", "tool": "notes_count"} in answer.json["allod"]["notes"]
+    streamed = owner.chat('call notes_count {"contains": "x"}', tools=tools, stream=True)
+    assert b"tool_calls" not in streamed.body
+    for wrong, said in (
+        ("call notes_count {", "not valid JSON"),
+        ('call notes_count {"contains": 5}', "'contains' is wrong"),
+        ("call notes_nothing {}", "There is no tool"),
+    ):
+        offered = [*tools, {"type": "function", "function": {"name": "mine"}}]
+        found = owner.chat(wrong, tools=offered)
+        if "nothing" in wrong:  # not one of the server's: the client's to run
+            assert found.json["choices"][0]["finish_reason"] == "tool_calls"
+        else:
+            assert said in json.loads(found.text)["results"][0]
+
+
+def test_a_model_that_only_calls_is_brought_to_speak(owner: Owner) -> None:
+    tools = [{"type": "allod", "name": "notes_count"}]
+    answer = owner.chat('call notes_count {"contains": "again"}', tools=tools)
+    assert len(json.loads(answer.text)["results"]) == 9
+
+
+def test_tools_need_a_key_and_must_exist(owner: Owner) -> None:
+    body = {"model": "echo", "messages": user("hi"), "tools": [{"type": "allod", "name": "notes_count"}]}
+    assert request(owner.server, "POST", CHAT, body).status == 401
+    missing = owner.chat("hi", tools=[{"type": "allod", "name": "notes_none"}])
+    assert (missing.status, missing.error["param"]) == (400, "tools")
+    assert owner.chat("hi", tools=body["tools"], n=2).status == 400
+    assert "notes_count" in [tool["name"] for tool in owner.ask("GET", "/api/tools").json["tools"]]
+
+
+def test_a_job_keeps_its_rows_and_its_progress_together(owner: Owner) -> None:
+    asked = {"extension": "notes", "kind": "import_notes", "parameters": {"texts": ["a", "b", "c"]}}
+    started = owner.ask("POST", "/api/jobs", asked)
+    assert started.status == 201
+    ended = owner.job(started.json["id"])
+    assert (ended["state"], ended["result"], ended["done"]) == ("done", {"kept": 3}, 3)
+    assert owner.ask("GET", "/api/notes/notes").json["notes"][-3:] == ["a", "b", "c"]
+    wrong = owner.ask("POST", "/api/jobs", {**asked, "parameters": {"texts": 5}})
+    assert (wrong.status, wrong.json["param"]) == (400, "texts")
+
+
+def test_stopped_in_mid_job_it_goes_on_where_it_was(owner: Owner) -> None:
+    texts = [f"long {number}" for number in range(30)]
+    asked = {"extension": "notes", "kind": "import_notes", "parameters": {"texts": texts, "pause_s": 0.02}}
+    job = owner.ask("POST", "/api/jobs", asked).json["id"]
+    deadline = time.monotonic() + 10
+    while owner.ask("GET", f"/api/jobs/{job}").json["done"] < 3:
+        assert time.monotonic() < deadline
+    disabled = owner.ask("POST", "/api/extensions/notes/disable").json
+    assert disabled["state"] == "disabled"
+    assert owner.ask("GET", f"/api/jobs/{job}").json["state"] == "queued"
+    assert owner.ask("GET", "/api/notes/notes").status == 404
+    assert json.loads(owner.chat("hi").text)["system"] == []
+    assert owner.ask("POST", "/api/extensions/notes/enable").json["state"] == "active"
+    assert owner.job(job)["state"] == "done"
+    kept = [note for note in owner.ask("GET", "/api/notes/notes").json["notes"] if note.startswith("long")]
+    assert kept == texts
+
+
+def test_an_engine_that_is_switched_off_takes_its_models_along(owner: Owner) -> None:
+    owner.ask("POST", "/api/extensions/echo/disable")
+    assert owner.chat("hi").error["code"] == "model_not_found"
+    owner.ask("POST", "/api/extensions/echo/enable")
+    assert owner.chat("hi").status == 200
+
+
+def test_the_pages_thirty_lines_install_into_a_running_server(
+    owner: Owner, environment: Environment, tmp_path: Path
+) -> None:
+    package = packages.glossary(tmp_path / "allod-glossary")
+    module = (package / "allod_glossary.py").read_text()
+    assert len([line for line in module.splitlines() if line.strip()]) <= 32
+    environment.install(package)
+    try:
+        assert owner.state("glossary") == "found"
+        assert owner.ask("POST", "/api/extensions/glossary/enable").json["state"] == "active"
+        changed = owner.ask(
+            "PATCH", "/api/settings/glossary", {"terms": {"Kranich": "our harbour, due in May"}}
+        )
+        assert changed.json["sources"] == {"terms": "user"}
+        answer = owner.chat("When is kranich due?")
+        assert "Kranich: our harbour, due in May" in json.loads(answer.text)["system"][0]
+        assert {"stage": "glossary", "words": ["Kranich"]} in answer.json["allod"]["notes"]
+        assert "1 passed" in environment.pytest(package, "-p", "no:cacheprovider")
+    finally:
+        environment.uninstall("allod-glossary")
+
+
+def test_without_them_the_rest_runs_and_their_tables_stay(environment: Environment, home: Path) -> None:
+    with serving(home, environment) as first:
+        first.ask("POST", "/api/notes/notes", {"text": "kept"})
+    with running_server(home, arguments=["--builtin-only"], settings="[server]\npreload = false\n") as server:
+        assert {row["name"] for row in Owner(server).ask("GET", "/api/extensions").json["extensions"]} == {
+            "llamacpp",
+            "system",
+            "terminal",
+        }
+    with running_server(
+        home, python=environment.python, arguments=["--builtin-only"], settings="[server]\npreload = false\n"
+    ) as server:
+        row = Owner(server).ask("GET", "/api/extensions/notes").json
+        assert (row["state"], row["fix"]) == ("refused", "Start the server without --builtin-only.")
+    with serving(home, environment) as again:
+        assert again.ask("GET", "/api/notes/notes").json["notes"] == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["allod-echo", "allod-notes"])
+def test_they_keep_the_contract(environment: Environment, name: str, tmp_path: Path) -> None:
+    module = name.replace("-", "_")
+    kind = module.removeprefix("allod_").capitalize()
+    test = f"""
+from allod.testing import contract
+from {module} import {kind}
+
+async def test_it_keeps_the_contract(tmp_path):
+    await contract.check({kind}, tmp_path)
+"""
+    (tmp_path / "test_contract.py").write_text(test)
+    assert "1 passed" in environment.pytest(tmp_path, "-p", "no:cacheprovider")
