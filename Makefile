@@ -10,11 +10,11 @@ UV_ENV = $(if $(UV_DEFAULT_INDEX),,$(if $(or $(PIP_INDEX_URL),$(call pip_config,
 	$(if $(SSL_CERT_FILE),,$(if $(or $(PIP_CERT),$(call pip_config,global.cert)),SSL_CERT_FILE=$(or $(PIP_CERT),$(call pip_config,global.cert)))) \
 	UV_LINK_MODE=copy VIRTUAL_ENV=$(CURDIR)/.venv
 
-.PHONY: help run setup check test test-all pins docs bench doctor clean
+.PHONY: help run setup check test test-all pins docs new-extension bench doctor clean
 .DEFAULT_GOAL := help
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run.ok ## install what is missing and start the server with the embedded model (Ctrl-C stops all)
 	@exec $(BIN)/allod serve $(ARGS)
@@ -39,6 +39,10 @@ pins: $(UV) ## renew the pins in requirements/ that need it (UPGRADE=1: all of t
 
 docs: .venv/dev.ok ## print the reference pages, openapi.json and surface.txt from the code
 	@$(BIN)/python -m allod.testing.reference
+
+new-extension: .venv/dev.ok ## write the files of a new extension inside Allod: NAME=x
+	@$(BIN)/python -m allod.testing.new_extension $(NAME)
+	@$(MAKE) --no-print-directory docs
 
 bench: .venv/dev.ok ## measure Allod against the bare worker (table and JSON)
 	@$(BIN)/python -m bench $(ARGS)

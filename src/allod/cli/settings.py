@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json as json_
 from difflib import get_close_matches
+from json import dumps
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import quote
 
@@ -127,7 +127,7 @@ def _tell_changed(described: dict[str, Any], field: str, json: bool) -> None:
     said = say(
         "{setting} is {value} (from: {source}).",
         setting=result["setting"],
-        value=json_.dumps(result["value"], ensure_ascii=False),
+        value=dumps(result["value"], ensure_ascii=False),
         source=result["source"],
     )
     print(printable(said))
@@ -155,7 +155,7 @@ def _facts(described: dict[str, Any], field: str) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     from allod.cli.output import printable
 
-    return printable(value if isinstance(value, str) else json_.dumps(value, ensure_ascii=False))
+    return printable(value if isinstance(value, str) else dumps(value, ensure_ascii=False))
 
 
 def _parted(setting: str) -> tuple[str, str]:

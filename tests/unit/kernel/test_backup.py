@@ -264,8 +264,8 @@ def test_a_file_that_is_not_there_is_told(paths: Paths, tmp_path: Path) -> None:
             restore(file, paths)
 
 
-def hostile(paths: Paths, vault: Vault, file: Path, *members: tuple[str, bytes]) -> None:
-    """A backup by one who has the key and no good intent."""
+def hostile(vault: Vault, file: Path, *members: tuple[str, bytes], behind: bytes = b"") -> None:
+    """A backup by one who has the key and no good intent: any members, and something behind their end."""
     places = []
     for number, (name, content) in enumerate(members):
         place = file.with_name(f"member-{number}")
@@ -275,8 +275,10 @@ def hostile(paths: Paths, vault: Vault, file: Path, *members: tuple[str, bytes])
     with file.open("rb") as source:
         head = backup.read_head(source)
     assert head is not None
-    key = backup._key(vault.root, head.salt)
-    file.write_bytes(whole + b"".join(backup._sealed_chunks(key, head.digest, backup._tar(places))))
+    plain = b"".join(backup._tar(places)) + behind
+    file.write_bytes(
+        whole + b"".join(backup._sealed_chunks(backup._key(vault.root, head.salt), head.digest, [plain]))
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,7 +290,7 @@ def hostile(paths: Paths, vault: Vault, file: Path, *members: tuple[str, bytes])
 )  # fmt: skip
 def test_only_what_a_backup_may_hold_is_written(small: Path, paths: Paths, name: str) -> None:
     with store(paths) as (vault, _):
-        hostile(paths, vault, small, (name, b"x"))
+        hostile(vault, small, (name, b"x"))
     before = files(paths.data.parent)
     with pytest.raises(StoreDamaged, match="what no backup holds"):
         restore(small, paths)
@@ -303,9 +305,22 @@ def test_a_backup_without_a_store_or_with_two_is_refused(small: Path, paths: Pat
             ([("allod.db", bytes(4096))], "does not open with its key"),
             ([("config.toml", b""), ("config.toml", b"")], "what no backup holds"),
         ):
-            hostile(paths, vault, small, *members)
+            hostile(vault, small, *members)
             with pytest.raises(StoreDamaged, match=reason):
                 restore(small, paths)
+
+
+def test_it_is_read_to_its_very_end(small: Path, paths: Paths) -> None:
+    with store(paths) as (vault, database):
+        database.copy_to(paths.data.parent / "copy")
+        content = (paths.data.parent / "copy").read_bytes()
+        hostile(vault, small, ("allod.db", content), behind=bytes(3 * backup.CHUNK_BYTES))
+    head, chunks = split(small.read_bytes())
+    before = files(paths.data)
+    refused(small, paths, head + b"".join(chunks[:-1]))
+    assert files(paths.data) == before
+    small.write_bytes(head + b"".join(chunks))
+    assert restore(small, paths).moved_to
 
 
 # while it is made

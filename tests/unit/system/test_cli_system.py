@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from allod.cli.failures import Exit, Failure
 from allod.cli.system import system
 from allod.extensions.system.extension import System
+from allod.kernel.storage import Database, OwnStore
 from allod.sdk.extension import NoSettings
 from tests.unit.system.asked import OwnContext, application, serving
 
@@ -22,7 +23,9 @@ from tests.unit.system.asked import OwnContext, application, serving
 def url(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "models").mkdir()
     (tmp_path / "models/a.gguf").write_bytes(bytes(2000))
-    with serving(application(System(cast(Any, OwnContext(NoSettings(), tmp_path))))) as address:
+    database = Database(tmp_path / "allod.db", bytes(range(32)))
+    context = OwnContext(NoSettings(), tmp_path, OwnStore(database, "system"))
+    with serving(application(System(cast(Any, context)))) as address:
         yield address
 
 

@@ -11,16 +11,19 @@ from typing import Any, cast
 import pytest
 
 from allod.extensions.system.extension import System
+from allod.kernel.storage import Database, OwnStore
 from allod.sdk.extension import NoSettings
 from tests.unit.system.asked import Asker, OwnContext
 
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Asker]:
-    extension = System(cast(Any, OwnContext(NoSettings(), tmp_path)))
+    database = Database(tmp_path / "allod.db", bytes(range(32)))
+    extension = System(cast(Any, OwnContext(NoSettings(), tmp_path, OwnStore(database, "system"))))
     await extension.start()
     yield Asker(extension)
     await extension.stop()
+    database.dispose()
 
 
 async def test_the_machine_is_described(client: Asker, tmp_path: Path) -> None:
@@ -39,6 +42,7 @@ async def test_the_versions_are_those_that_are_installed(client: Asker) -> None:
     libraries = {(each["name"], each["said_by"]): each["version"] for each in found["libraries"]}
     assert libraries["OpenSSL", "Python"] in ssl.OPENSSL_VERSION
     assert libraries["SQLite", "sqlcipher3"].startswith("3.")
+    assert libraries["SQLCipher", "sqlcipher3"].startswith("4.")
     assert libraries["OpenSSL", "cryptography"]
     assert version("xllamacpp") in libraries["llama.cpp", "metadata"]
 
@@ -73,5 +77,6 @@ async def test_the_disk_is_measured(client: Asker, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models/a.gguf").write_bytes(bytes(1234))
     found = (await client.get("/disk")).json
-    assert found["bytes_by_room"]["models"] == found["total_bytes"] == 1234
+    assert found["bytes_by_room"]["models"] == 1234
+    assert found["bytes_by_room"]["store"] == found["total_bytes"] - 1234 > 0
     assert found["free_bytes"] > 0

@@ -21,4 +21,4 @@ class System(Extension[NoSettings]):
         """Routes under /api/system."""
         from allod.extensions.system.routes import build
 
-        return build(self.context.data_folder)
+        return build(self.context.data_folder, self.context.store)

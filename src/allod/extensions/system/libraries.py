@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from allod.sdk.storage import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,19 +22,26 @@ class Library:
     said_by: str
 
 
-def libraries() -> list[Library]:
-    """All that are told. Blocks: the modules may have to be imported first.
-
-    Of llama.cpp only the package that carries it is known: its metadata do not name the build, and importing it to ask
-    would take 100 MB. Of SQLCipher the same holds: only a connection tells its version.
+async def libraries(store: Store) -> list[Library]:
+    """All that are told. Of llama.cpp only the package that carries it: its metadata do not name the build, and
+    importing it to ask would take 100 MB.
     """
+    return [*await store.read(_of_the_store), *await asyncio.to_thread(_of_modules)]
+
+
+def _of_the_store(connection: Connection) -> list[Library]:
+    sqlite = connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()
+    sqlcipher = connection.exec_driver_sql("PRAGMA cipher_version").scalar_one()
+    return [Library("SQLite", sqlite, "sqlcipher3"), Library("SQLCipher", sqlcipher.split()[0], "sqlcipher3")]
+
+
+def _of_modules() -> list[Library]:
+    """Blocks: the modules may have to be imported first."""
     import ssl
 
     from cryptography.hazmat.backends.openssl.backend import backend
-    from sqlcipher3 import dbapi2
 
     return [
-        Library("SQLite", dbapi2.sqlite_version, "sqlcipher3"),
         _spelled_out(ssl.OPENSSL_VERSION, "Python"),
         _spelled_out(backend.openssl_version_text(), "cryptography"),
         Library("llama.cpp", f"as in xllamacpp {version('xllamacpp')}", "metadata"),

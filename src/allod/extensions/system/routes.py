@@ -14,9 +14,10 @@ from allod.extensions.system.libraries import libraries
 from allod.extensions.system.machine import examine
 from allod.extensions.system.packages import Package, Packages
 from allod.sdk.errors import NotFound
+from allod.sdk.storage import Store
 
 
-def build(data_folder: Path) -> APIRouter:
+def build(data_folder: Path, store: Store) -> APIRouter:
     """The routes."""
     router = APIRouter()
     packages = Packages()
@@ -42,7 +43,7 @@ def build(data_folder: Path) -> APIRouter:
         found = await packages.all()
         return {
             "packages": [{"name": package.name, "version": package.version} for package in found],
-            "libraries": [asdict(library) for library in await asyncio.to_thread(libraries)],
+            "libraries": [asdict(library) for library in await libraries(store)],
         }
 
     @router.get("/licences")
