@@ -29,6 +29,8 @@ from allod.kernel.house import House
 from allod.kernel.metrics import Metrics
 from allod.kernel.paths import Paths, data_folder, locked
 from allod.kernel.processes import ChildProcesses, start_server
+from allod.kernel.restore import SecretNeeded, settle
+from allod.kernel.restore import restore as restore_backup
 from allod.kernel.server_settings import ServerSettings
 from allod.kernel.sessions import Sessions
 from allod.kernel.settings import Settings
@@ -77,12 +79,34 @@ class ServeOptions:
         }
 
 
-def create_store(passphrase: str) -> None:
-    """Make the key of a new data folder, opened by `passphrase` alone. Raises Conflict where there is one already."""
+@contextlib.contextmanager
+def _own_folder() -> Iterator[Paths]:
+    """The data folder, ours alone, and whole: a restore that was killed is brought to its end first."""
     paths = Paths(data_folder())
     paths.create()
     with locked(paths):
+        settle(paths)
+        yield paths
+
+
+def create_store(passphrase: str) -> None:
+    """Make the key of a new data folder, opened by `passphrase` alone. Raises Conflict where there is one already."""
+    with _own_folder() as paths:
         Vault(paths).create(passphrase)
+
+
+def restore(file: Path, secret: Callable[[Sequence[str]], str]) -> dict[str, Any]:
+    """Put what a backup holds in the place of what is here, which is moved aside. Blocks.
+
+    `secret` is asked for a passphrase or recovery code, where this machine's own keys do not open the backup.
+    """
+    with _own_folder() as paths:
+        try:
+            done = restore_backup(file, paths)
+        except SecretNeeded as needed:
+            done = restore_backup(file, paths, secret(needed.kinds))
+    moved_to = str(done.moved_to) if done.moved_to else None
+    return {"created_at": done.created_at, "version": done.version, "moved_to": moved_to}
 
 
 def serve(options: ServeOptions) -> int:
@@ -98,10 +122,8 @@ def serve(options: ServeOptions) -> int:
 
 
 async def _serve(options: ServeOptions) -> None:
-    paths = Paths(data_folder())
-    paths.create()
-    stop = _stop_signal(paths if options.stop_with_stdin else None)
-    with locked(paths):
+    with _own_folder() as paths:
+        stop = _stop_signal(paths if options.stop_with_stdin else None)
         server = _Server(options, paths)
         try:
             await server.run(stop)
@@ -203,7 +225,7 @@ class _Server:
             settings=self._settings,
             vault=self._vault,
             processes=self._processes,
-            host=lambda: self._house.host if self._house is not None else None,
+            house=lambda: self._house,
         )
 
     def _announce(self, addresses: Sequence[str]) -> None:

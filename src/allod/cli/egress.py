@@ -10,9 +10,7 @@ from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
 egress = typer.Typer(rich_markup_mode=None)
-_Extension: TypeAlias = Annotated[
-    str, typer.Argument(metavar="EXTENSION", show_default=False, hidden=True)
-]
+_Extension: TypeAlias = Annotated[str, typer.Argument(metavar="EXTENSION", show_default=False, hidden=True)]
 _Host: TypeAlias = Annotated[str, typer.Argument(metavar="HOST", show_default=False, hidden=True)]
 
 

@@ -43,7 +43,14 @@ def list_jobs(json: Json = False, url: Url = None) -> None:
     else:
         heads = [say("ID"), say("EXTENSION"), say("JOB"), say("STATE"), say("PROGRESS"), say("CREATED")]
         rows = [
-            (job["id"], job["extension"], job["title"], job["state"], _progress(job), moment(job["created_at"]))
+            (
+                job["id"],
+                job["extension"],
+                job["title"],
+                job["state"],
+                _progress(job),
+                moment(job["created_at"]),
+            )
             for job in found["jobs"]
         ]
         show_table(heads, rows)

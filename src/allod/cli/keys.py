@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,9 +23,7 @@ def show(context: typer.Context, json: Json = False, url: Url = None) -> None:
 @keys.command("list", help=say("List all keys; the keys themselves are not kept."))
 def list_keys(json: Json = False, url: Url = None) -> None:
     """List all keys; the keys themselves are not kept."""
-    import time
-
-    from allod.cli.output import note, show_json, show_table
+    from allod.cli.output import moment, note, show_json, show_table
     from allod.cli.server import connect
 
     with connect(url) as client:
@@ -35,16 +33,38 @@ def list_keys(json: Json = False, url: Url = None) -> None:
     elif not found["keys"]:
         note(say("There is no API key. `allod keys create NAME` makes one."))
     else:
+        heads = [say("ID"), say("NAME"), say("RIGHTS"), say("CREATED"), say("EXPIRES"), say("LAST USED")]
         rows = [
-            (key["id"], key["name"], time.strftime("%Y-%m-%d %H:%M", time.localtime(key["created_at"])))
+            (
+                key["id"],
+                key["name"],
+                ", ".join(key["rights"]),
+                moment(key["created_at"]),
+                say("has expired") if key["has_expired"] else moment(key["expires_at"]) or say("never"),
+                moment(key["last_used_at"]) or say("never"),
+            )
             for key in found["keys"]
         ]
-        show_table([say("ID"), say("NAME"), say("CREATED")], rows)
+        show_table(heads, rows)
 
 
 @keys.command("create", help=say("Make a key; it is shown this once."))
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, hidden=True)],
+    rights: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--right",
+            metavar="RIGHT",
+            help=say(
+                "What it may: chat, read, admin, or an extension's name for its routes; may be repeated. "
+                "Default: chat."
+            ),
+        ),
+    ] = None,
+    expires_in_days: Annotated[
+        float | None, typer.Option("--expires-in-days", metavar="N", help=say("Default: never."))
+    ] = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -52,8 +72,13 @@ def create(
     from allod.cli.output import note, show_json
     from allod.cli.server import connect
 
+    wanted: dict[str, Any] = {"name": name}
+    if rights:
+        wanted["rights"] = rights
+    if expires_in_days is not None:
+        wanted["expires_in_days"] = expires_in_days
     with connect(url) as client:
-        made = client.request("POST", "/api/keys", {"name": name})
+        made = client.request("POST", "/api/keys", wanted)
     if json:
         show_json(made)
     else:

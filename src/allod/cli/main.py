@@ -5,34 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import typer
 from typer.core import TyperGroup
 
+from allod.cli.backup import backup, restore
 from allod.cli.bench import bench
 from allod.cli.chat import chat
 from allod.cli.doctor import doctor
+from allod.cli.egress import egress
+from allod.cli.events import events
+from allod.cli.extensions import extensions
 from allod.cli.failures import Exit, Failure
+from allod.cli.jobs import jobs
 from allod.cli.keys import keys
 from allod.cli.models import load, models, ps, unload
 from allod.cli.options import Json
 from allod.cli.run import run
 from allod.cli.serve import serve
+from allod.cli.sessions import open_browser, sessions
+from allod.cli.settings import settings
 from allod.cli.system import system
+from allod.cli.vault import vault
 from allod.cli.words import say
-
-_ORDER = "serve chat run models ps load unload keys doctor system bench version".split()
-
-
-class _Commands(TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:
-        return _ORDER
-
-    def invoke(self, ctx: Any) -> Any:
-        with _told():
-            return super().invoke(ctx)
 
 
 def version(json: Json = False) -> None:
@@ -47,6 +44,85 @@ def version(json: Json = False) -> None:
         print(f"allod {__version__}")
 
 
+_Command: TypeAlias = tuple[str, Any, str]
+"""Its name, its function or its own commands, and its help."""
+
+_SECTIONS: Sequence[tuple[str, Sequence[_Command]]] = (
+    (
+        say("Talk"),
+        (
+            ("chat", chat, say("Talk with a model.")),
+            (
+                "run",
+                run,
+                say(
+                    "Print the answer to a prompt, and nothing else, on stdout. "
+                    "What is piped in comes after the prompt."
+                ),
+            ),
+        ),
+    ),
+    (
+        say("Models"),
+        (
+            ("models", models, say("List the models on this machine, add or remove one.")),
+            ("ps", ps, say("Show the models in memory.")),
+            ("load", load, say("Load a model into the running server's memory.")),
+            ("unload", unload, say("Unload a model once its answers have ended.")),
+            ("bench", bench, say("Measure a model: speed by context length, load time, memory.")),
+        ),
+    ),
+    (
+        say("Server"),
+        (
+            ("serve", serve, say("Start the server; Ctrl-C stops it and all that it started.")),
+            ("open", open_browser, say("Open the running server in a browser.")),
+            ("settings", settings, say("List the settings, of one extension or of all; change one.")),
+            ("extensions", extensions, say("List the extensions, look at one, switch it on or off.")),
+            ("jobs", jobs, say("List the jobs, look at one, start, pause, resume, cancel or watch it.")),
+            ("events", events, say("Show what happens, a line for each event, until Ctrl-C.")),
+        ),
+    ),
+    (
+        say("Who may, and what is kept"),
+        (
+            ("keys", keys, say("List the API keys, make or remove one.")),
+            ("sessions", sessions, say("List the browsers that are let in, or end one's session.")),
+            ("egress", egress, say("Say what may reach the world and what has; allow, deny, go offline.")),
+            ("vault", vault, say("Say what opens the store; unlock it, change its locks or its key.")),
+            ("backup", backup, say("Write all that is kept into one sealed file.")),
+            ("restore", restore, say("Put what a backup holds in the place of what is here.")),
+        ),
+    ),
+    (
+        say("This machine"),
+        (
+            ("doctor", doctor, say("Say what this machine has and what to do about each problem.")),
+            (
+                "system",
+                system,
+                say("Say what this machine is, which versions run, what takes how much disk."),
+            ),
+            ("version", version, say("Print the version.")),
+        ),
+    ),
+)
+
+
+class _Commands(TyperGroup):
+    """All commands, shown in sections."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = max(map(len, self.commands))
+        for title, commands in _SECTIONS:
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", help) for name, _, help in commands])
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told():
+            return super().invoke(ctx)
+
+
 def _app() -> typer.Typer:
     app = typer.Typer(
         cls=_Commands,
@@ -56,26 +132,12 @@ def _app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help=say("A private AI assistant that runs wholly on this machine."),
     )
-    app.command(help=say("Start the server; Ctrl-C stops it and all that it started."))(serve)
-    app.command(help=say("Talk with a model."))(chat)
-    app.command(
-        help=say(
-            "Print the answer to a prompt, and nothing else, on stdout. What is piped in comes after the prompt."
-        )
-    )(run)
-    app.add_typer(models, name="models", help=say("List the models on this machine, add or remove one."))
-    app.command(help=say("Show the models in memory."))(ps)
-    app.command(help=say("Load a model into the running server's memory."))(load)
-    app.command(help=say("Unload a model once its answers have ended."))(unload)
-    app.add_typer(keys, name="keys", help=say("List the API keys, make or remove one."))
-    app.command(help=say("Say what this machine has and what to do about each problem."))(doctor)
-    app.add_typer(
-        system,
-        name="system",
-        help=say("Say what this machine is, which versions run, what takes how much disk."),
-    )
-    app.command(help=say("Measure a model: speed by context length, load time, memory."))(bench)
-    app.command(help=say("Print the version."))(version)
+    for _, commands in _SECTIONS:
+        for name, command, help in commands:
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name, help=help)
+            else:
+                app.command(name, help=help)(command)
     return app
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -139,10 +140,26 @@ def _started(preload: bool) -> Iterator[Client]:
             facts = _wait_for(process, log)
         client = _own(facts)
         client.is_temporary = True
-        yield client
+        with _said_where_to_unlock():
+            yield client
     finally:
         _end(process)
         log.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _said_where_to_unlock() -> Iterator[None]:
+    """A server of a command's own time cannot be unlocked by another command."""
+    try:
+        yield
+    except Failure as failure:
+        if failure.status != HTTPStatus.LOCKED:
+            raise
+        raise Failure(
+            say("The store is locked, and no server is running in which it could be unlocked."),
+            fix=say("Run `allod serve`, and beside it `allod vault unlock`."),
+            exit_code=failure.exit_code,
+        ) from failure
 
 
 @contextlib.contextmanager

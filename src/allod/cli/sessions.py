@@ -50,7 +50,9 @@ def _open(file: Path) -> None:
     import webbrowser
 
     # a browser in the terminal could not run the page
-    has_screen = sys.platform != "linux" or any(map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")))
+    has_screen = sys.platform != "linux" or any(
+        map(os.environ.get, ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
+    )
     if not has_screen or not webbrowser.open(file.as_uri()):
         raise Failure(
             say("There is no browser here that could be opened."),

@@ -45,6 +45,11 @@ class Gateway:
         house.host.changed = self._mount
         await self._mount()
 
+    def leave(self) -> None:
+        """End what would otherwise go on for ever: those who listen for events."""
+        if self._house is not None:
+            self._house.event_stream.close()
+
     async def _mount(self) -> None:
         """Serve the routes of the extensions that run now."""
         assert self._house is not None

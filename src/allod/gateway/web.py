@@ -75,15 +75,16 @@ async def run(
         ssl_keyfile=settings.tls_key,
     )
     server = _Server(config, announce)
-    watch = asyncio.create_task(_stop_with(server, stop))
+    watch = asyncio.create_task(_stop_with(server, stop, application))
     try:
         await server.serve(sockets=list(sockets))
     finally:
         watch.cancel()
 
 
-async def _stop_with(server: uvicorn.Server, stop: asyncio.Event) -> None:
+async def _stop_with(server: uvicorn.Server, stop: asyncio.Event, application: Gateway) -> None:
     await stop.wait()
+    application.leave()
     server.should_exit = True
 
 

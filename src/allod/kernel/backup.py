@@ -26,7 +26,7 @@ import struct
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -95,7 +95,7 @@ class Head:
 # making one
 
 
-def sealed(vault: Vault, database: Database, paths: Paths) -> Iterator[bytes]:
+def sealed(vault: Vault, database: Database, paths: Paths) -> Generator[bytes]:
     """A backup of the moment at which the first piece is asked for; others may read and write meanwhile.
 
     Blocks: run it in a thread, and close it. What can be known beforehand is raised before the first piece: Locked,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import shutil
 import stat
@@ -10,15 +11,16 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
-from allod.kernel.host import Host
+from allod.kernel.house import House
 from allod.kernel.keysources import PROTECTS
 from allod.kernel.paths import Paths
 from allod.kernel.processes import HAS_WALLS, ChildProcesses
 from allod.kernel.settings import Settings
 from allod.kernel.vault import Vault
+from allod.sdk.errors import AllodError
 from allod.sdk.extension import Check
 
-_GIB = 1 << 30
+_GIB, _MIB = 1 << 30, 1 << 20
 _LAYERS = {
     "namespaces": "its own network and IPC namespace",
     "landlock": "only its own files (Landlock)",
@@ -30,7 +32,7 @@ _NONE_HOLDS = f"No wall holds, so no model runs. {_ALLOW} Or set server.allow_un
 
 
 class Doctor:
-    """Examines the machine and the server. `host` gives the extensions' host, None while the store is locked."""
+    """Examines the machine and the server. `house` gives what stands on the open store, None while it is locked."""
 
     def __init__(
         self,
@@ -40,21 +42,23 @@ class Doctor:
         settings: Settings,
         vault: Vault,
         processes: ChildProcesses,
-        host: Callable[[], Host | None],
+        house: Callable[[], House | None],
     ) -> None:
         self._paths = paths
         self._urls = urls
         self._settings = settings
         self._vault = vault
         self._processes = processes
-        self._host = host
+        self._house = house
 
     async def examine(self) -> Sequence[Check]:
         """All checks, the server's first."""
         checks = [_system(), _memory(), self._data_folder(), self._store(), self._addresses()]
         checks += [*self._settings_file(), *await self._walls()]
-        host = self._host()
-        return [*checks, *(await host.checks() if host is not None else ())]
+        house = self._house()
+        if house is None:
+            return checks
+        return [*checks, await _soundness(house), *await house.host.checks()]
 
     def _addresses(self) -> Check:
         return Check("addresses", "ok", ", ".join(self._urls))
@@ -69,7 +73,7 @@ class Doctor:
 
     def _settings_file(self) -> Sequence[Check]:
         unknown = self._settings.unknown_tables()
-        if self._host() is None or not unknown:
+        if self._house() is None or not unknown:
             return ()
         detail = f"config.toml has settings of {', '.join(map(repr, unknown))}, which nobody reads"
         return [Check("settings", "warn", detail, "Correct the name, or install the extension.")]
@@ -108,6 +112,18 @@ class Doctor:
             )
             for layer, meaning in _LAYERS.items()
         ]
+
+
+async def _soundness(house: House) -> Check:
+    """Whether all of the store can be read; it is read for that."""
+    try:
+        problems = await asyncio.to_thread(house.database.problems)
+    except AllodError as error:
+        problems = [error.detail]
+    if problems:
+        detail = f"damaged in {len(problems)} places: {problems[0]}"
+        return Check("store is sound", "fail", detail, "Restore a backup: allod restore FILE")
+    return Check("store is sound", "ok", f"{house.paths.store.stat().st_size / _MIB:.1f} MiB read")
 
 
 def _system() -> Check:

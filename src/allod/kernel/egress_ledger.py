@@ -92,8 +92,7 @@ class Ledger:
         names = [column.name for column in _table.columns if column.name != "id"]
         self._rows.append({name: getattr(hop, name) for name in names})
         if self._writing is None or self._writing.done():
-            with custody.acting(""):  # an extension that stops must not take it along
-                self._writing = asyncio.create_task(self._write(), name="egress ledger")
+            self._writing = custody.begin(self._write(), "egress ledger")
 
     async def entries(self, limit: int, before_id: int | None, extension: str | None) -> list[Entry]:
         """The newest entries, of one extension or of all, newest first; with `before_id` older ones than that."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from allod.kernel.outbox import BATCH, Outbox, Recorded
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.errors import AllodError
 from allod.sdk.events import Event
 
@@ -255,14 +255,3 @@ async def _let_go(subscribers: Collection[_Subscriber[Any]]) -> None:
     _, stubborn = await asyncio.wait([each.task for each in subscribers], timeout=_LETS_GO_S)
     for task in stubborn:
         _log.warning("%s does not let go", task.get_name().removeprefix("events:"))
-
-
-class InProcessEvents(OwnEvents):
-    """A bus of its own, until everybody is handed one."""
-
-    def __init__(self) -> None:
-        super().__init__(EventBus(), KERNEL)
-
-    async def close(self) -> None:
-        """End all subscriptions."""
-        await self._bus.close()

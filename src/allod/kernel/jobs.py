@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
-from allod.kernel import job_table
+from allod.kernel import custody, job_table
 from allod.kernel.events import EventBus
 from allod.kernel.job_kinds import check_kinds, check_parameters, read_parameters
 from allod.kernel.job_table import ENDED, Claimed, Outcome, Progress
@@ -83,7 +83,7 @@ class JobRunner:
         place = _Place(extension, {kind.name: kind for kind in kinds})
         self._places[extension] = place
         place.wanted.set()
-        place.tending = asyncio.create_task(self._tend(place), name=f"jobs:{extension}")
+        place.tending = custody.begin(self._tend(place), f"jobs:{extension}")
 
     async def withdraw(self, extension: str) -> None:
         """Stop running the jobs of `extension`: they go back in line, and wait until it is registered again."""
@@ -235,7 +235,7 @@ class JobRunner:
             claimed, place.extension, place.kinds[claimed.kind], self._database, self._tell_of_run
         )
         self._runs[run.id] = run
-        run.driver = asyncio.create_task(self._drive(run), name=f"job end:{run.id}")
+        run.driver = custody.begin(self._drive(run), f"job end:{run.id}")
         self._tell_of_run(run)
 
     async def _drive(self, run: RunningJob) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from allod.kernel import job_table
+from allod.kernel import custody, job_table
 from allod.kernel.job_table import Claimed, Outcome, Progress
 from allod.kernel.storage import KERNEL, Database, acting_as
 from allod.sdk.errors import AllodError, Conflict, ExtensionFailed
@@ -56,7 +56,8 @@ class RunningJob:
         self._tells_soon = False
         self._told_at = self._kept_at = -math.inf
         self._keeping: asyncio.Task[None] | None = None
-        self.work = asyncio.create_task(self._work(claimed.parameters), name=f"job:{extension}:{self.id}")
+        with custody.acting(extension):
+            self.work = asyncio.create_task(self._work(claimed.parameters), name=f"job:{extension}:{self.id}")
 
     async def _work(self, parameters: str) -> str | None:
         """Its result as JSON."""
@@ -138,7 +139,7 @@ class RunningJob:
         self._tell(self)
         if self._told_at >= self._kept_at + _KEEP_EVERY_S and (self._keeping is None or self._keeping.done()):
             self._kept_at = self._told_at
-            self._keeping = asyncio.create_task(self._keep(), name=f"job progress:{self.id}")
+            self._keeping = custody.begin(self._keep(), f"job progress:{self.id}")
 
     async def _keep(self) -> None:
         try:

@@ -262,15 +262,20 @@ class OwnStore:
 def acting_as(connection: Connection, owner: str) -> Iterator[None]:
     """Inside, statements on `connection` have the rights of `owner`; outside the kernel's, who alone may commit."""
     rights: _Rights = connection.info.setdefault("rights", _Rights())
-    before, rights.owner = rights.owner, owner
-    if owner not in (KERNEL, rights.prepared_for):
-        rights.prepared_for = owner
-        raw: Any = connection.connection.driver_connection
-        raw.set_authorizer(rights.judge)  # said again, so that statements prepared for others are judged anew
+    before = rights.owner
+    _judge_as(connection, rights, owner)
     try:
         yield
     finally:
-        rights.owner = before
+        _judge_as(connection, rights, before)
+
+
+def _judge_as(connection: Connection, rights: _Rights, owner: str) -> None:
+    rights.owner = owner
+    if owner not in (KERNEL, rights.prepared_for):
+        raw: Any = connection.connection.driver_connection
+        raw.set_authorizer(rights.judge)  # said again, so that statements prepared for others are judged anew
+    rights.prepared_for = owner
 
 
 def _connect(file: Path, key: bytes, *, writes: bool = True) -> Any:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allod.kernel import crypto, keyslots
@@ -266,6 +268,9 @@ class Vault:
             )  # if it fails, the next start finds out how
             self._root, self._next_root = fresh, b""
             self._write(self._known().with_next_as_root())
+            shutil.rmtree(
+                self._paths.backups, ignore_errors=True
+            )  # what is under the old key must not outlive it
 
     # the store
 
@@ -275,9 +280,9 @@ class Vault:
 
         with self._lock:
             root, slots = self.root, self._known()
-            if slots.has_store and not self._paths.store.exists():
+            if slots.has_store and not _holds_something(self._paths.store):
                 raise StartFailed(
-                    f"{self._paths.store} is missing.",
+                    f"{self._paths.store} is missing or empty.",
                     fix="Restore a backup: allod restore FILE. To begin anew, move keyslots.json away.",
                 )
             try:
@@ -305,6 +310,10 @@ class Vault:
         assert self._root is not None
         keyslots.write(self._paths.key_slots, slots, self._root)
         self._slots = slots
+
+
+def _holds_something(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
 
 
 def _own_sources(sources: KeySources) -> list[tuple[Kind, Callable[[], str | None]]]:

@@ -83,7 +83,7 @@ async def gateway_on(house: House) -> Gateway:
         settings=house.settings,
         vault=vault,
         processes=house.processes,
-        host=lambda: house.host,
+        house=lambda: house,
     )
     gateway = web.application(
         settings=house.settings,

@@ -351,7 +351,7 @@ def test_the_copy_is_gone_when_nobody_reads_on(paths: Paths) -> None:
         next(pieces)
         (copying,) = paths.data.glob("backup.part*")
         assert copying.stat().st_mode & 0o777 == 0o700
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
         assert not list(paths.data.glob("backup.part*"))
 
 

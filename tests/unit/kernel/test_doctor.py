@@ -33,7 +33,7 @@ class Examined:
             settings=house.settings,
             vault=self.vault,
             processes=house.processes,
-            host=lambda: house.host,
+            house=lambda: house,
         )
 
     async def checks(self) -> dict[str, Check]:

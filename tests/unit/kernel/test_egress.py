@@ -226,11 +226,11 @@ async def test_grants_and_the_switch_are_kept(tmp_path: Path) -> None:
 
 async def test_before_it_is_loaded_nothing_is_granted(tmp_path: Path) -> None:
     from allod.kernel.egress import Egress
-    from allod.kernel.events import InProcessEvents
+    from allod.kernel.events import EventBus
 
     async with opened_gate(tmp_path) as gate, site(says()) as there:
         await gate.allow(f"a.example:{there.port}")
-        unloaded = Egress(gate.database, InProcessEvents())
+        unloaded = Egress(gate.database, EventBus().of("test"))
         with pytest.raises(EgressRefused):
             async with unloaded.client("ext", ["user"]).open(
                 "GET", f"http://a.example:{there.port}/", purpose="test"
@@ -431,6 +431,16 @@ async def test_what_nobody_reads_just_now_ends_too(gate: Gate) -> None:
             await asyncio.wait_for(there.gone.wait(), 5)
             with pytest.raises(EgressRefused, match="went offline"):
                 await anext(chunks)
+
+
+async def test_what_was_read_to_its_end_was_allowed(gate: Gate) -> None:
+    async with site(says()) as there:
+        host = f"a.example:{there.port}"
+        await gate.allow(host)
+        async with gate.client.open("GET", f"http://{host}/", purpose="test") as answer:
+            assert await answer.read() == b"hello"
+            await gate.egress.set_offline(True)
+        assert await gate.verdicts() == ["allowed"]
 
 
 async def test_an_upload_ends_too_and_its_generator_is_closed(gate: Gate) -> None:

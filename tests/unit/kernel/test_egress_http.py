@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from allod import __version__
 from allod.kernel.egress import Egress
-from allod.kernel.events import InProcessEvents
+from allod.kernel.events import EventBus
 from allod.sdk.errors import EgressFailed, EgressRefused
 from allod.sdk.http import HttpClient
 from tests.unit.kernel.gate import Gate, opened_gate
@@ -219,7 +219,7 @@ async def test_only_the_addresses_that_were_judged_are_connected_to(tmp_path: Pa
             looked_up.append(name)
             return ["8.8.8.8"] if len(looked_up) == 1 else ["127.0.0.1"]
 
-        egress = Egress(gate.database, InProcessEvents(), resolve=rebinding)
+        egress = Egress(gate.database, EventBus().of("test"), resolve=rebinding)
         await egress.allow("ext", f"a.example.org:{there.port}")
         client = egress.client("ext", ["a.example.org"])
         for kind in (EgressFailed, EgressRefused):  # no way to the first, a word against the second
@@ -249,7 +249,7 @@ async def test_what_the_user_named_may_lie_at_home(gate: Gate) -> None:
 
 async def test_the_system_s_own_way_to_look_up_names(tmp_path: Path) -> None:
     async with opened_gate(tmp_path) as gate, site(says()) as there:
-        egress = Egress(gate.database, InProcessEvents())
+        egress = Egress(gate.database, EventBus().of("test"))
         client: HttpClient = egress.client("ext", ["localhost", "nowhere.example"])
         await egress.allow("ext", f"localhost:{there.port}")
         await egress.allow("ext", "nowhere.example")
@@ -518,7 +518,7 @@ async def test_a_name_that_takes_too_long_ends_by_the_clock(gate: Gate) -> None:
         await asyncio.Event().wait()
         return []
 
-    egress = Egress(gate.database, InProcessEvents(), resolve=never)
+    egress = Egress(gate.database, EventBus().of("test"), resolve=never)
     await egress.allow("ext", "a.example")
     with pytest.raises(EgressFailed, match=r"nothing for 0\.2 s"):
         async with egress.client("ext", ["user"]).open(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allod.kernel.events import InProcessEvents
+from allod.kernel.events import EventBus
 from allod.kernel.eviction import Resident
 from allod.kernel.metrics import Metrics
 from allod.kernel.scheduler import Need, Scheduler
@@ -126,7 +126,8 @@ class House:
         self.engine = engine
         self.states: list[str] = []
         self.has_stopped_one = asyncio.Event()
-        self.events = InProcessEvents()
+        self.bus = EventBus()
+        self.events = self.bus.of("test")
         self.metrics = Metrics()
 
         def free(resident: Sequence[Resident]) -> Mapping[DeviceId, int]:
@@ -184,7 +185,7 @@ async def living(
         yield house
     finally:
         await house.scheduler.close()
-        await house.events.close()
+        await house.bus.close()
 
 
 @pytest.fixture

@@ -380,9 +380,13 @@ def test_a_missing_store_is_no_first_start(paths: Paths) -> None:
         file.unlink()
     other = Vault(paths)
     other.open_by_itself()
-    with pytest.raises(StartFailed, match="is missing"):
+    with pytest.raises(StartFailed, match="is missing or empty"):
         other.open_store()
     assert not paths.store.exists()
+    paths.store.touch()
+    with pytest.raises(StartFailed, match="is missing or empty"):
+        other.open_store()
+    assert paths.store.stat().st_size == 0
 
 
 def test_a_store_of_another_folder_is_damaged_for_this_one(paths: Paths, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
 
+from allod.gateway.streams import FileResponse, begun
 from allod.kernel.backup import sealed
 from allod.kernel.house import House
 from allod.kernel.vault import Vault
@@ -16,14 +16,10 @@ def build(vault: Vault, house: House) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api/backup", tags=["Kernel"])
 
-    @router.get("", response_class=StreamingResponse)
-    async def backup() -> StreamingResponse:
+    @router.get("", response_class=FileResponse)
+    async def backup() -> FileResponse:
         """A sealed backup, consistent while the server runs. `allod restore` reads it."""
-        name = time.strftime("allod-%Y%m%d-%H%M%S.backup")
-        return StreamingResponse(
-            sealed(vault, house.database, house.paths),
-            media_type="application/octet-stream",
-            headers={"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"},
-        )
+        pieces = await begun(sealed(vault, house.database, house.paths))
+        return FileResponse(time.strftime("allod-%Y%m%d-%H%M%S.backup"), pieces)
 
     return router

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from allod.gateway.errors import as_allod_error, problem
 from allod.gateway.routes.sessions import opened
+from allod.gateway.streams import EventsResponse
 from allod.kernel.house import House
 from allod.kernel.keyslots import Slot
 from allod.kernel.keysources import PROTECTS
@@ -92,15 +92,15 @@ def build(vault: Vault, house: House | None) -> APIRouter:
         """Take a lock away, at once; not the last one."""
         await asyncio.to_thread(vault.remove, slot_id)
 
-    @router.post("/rotate")
-    async def rotate() -> StreamingResponse:
+    @router.post("/rotate", response_class=EventsResponse)
+    async def rotate() -> EventsResponse:
         """A new root key: everything is encrypted anew, under the same locks. Progress as server-sent events."""
-        return StreamingResponse(_rotating(vault, house), media_type="text/event-stream")
+        return EventsResponse(_rotating(vault, house))
 
     return router
 
 
-async def _rotating(vault: Vault, house: House) -> AsyncIterator[bytes]:
+async def _rotating(vault: Vault, house: House) -> AsyncGenerator[bytes, None]:
     """Goes on to its end also when nobody listens any more."""
     reached = [0.0]
     work = asyncio.ensure_future(
