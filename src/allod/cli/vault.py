@@ -101,7 +101,7 @@ def add(
     from allod.cli.server import connect
 
     with connect(url) as client:
-        wanted = {"kind": kind}
+        wanted: dict[str, str] = {"kind": kind}
         if kind == "passphrase":
             client.request("GET", "/api/vault")  # it may be refused before somebody thinks of a passphrase
             wanted["passphrase"] = new_passphrase()

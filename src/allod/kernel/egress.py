@@ -181,7 +181,10 @@ class Egress:
             taken = [grant.id for grant in self._grants.values() if is_meant(grant)]
             calls = [call for call in self._calls() if any(map(is_meant, call.grants))]
             if not taken and not calls:
-                raise NotFound(f"{extension!r} was not allowed to reach {host}.", fix="GET /api/egress lists what is granted.")
+                raise NotFound(
+                    f"{extension!r} was not allowed to reach {host}.",
+                    fix="GET /api/egress lists what is granted.",
+                )
             await self._forget(taken)
             for call in self._calls():
                 if any(map(is_meant, call.grants)):

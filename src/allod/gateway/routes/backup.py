@@ -16,7 +16,7 @@ def build(vault: Vault, house: House) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api/backup", tags=["Kernel"])
 
-    @router.get("", response_class=FileResponse)
+    @router.get("", status_code=200, response_class=FileResponse)
     async def backup() -> FileResponse:
         """A sealed backup, consistent while the server runs. `allod restore` reads it."""
         pieces = await begun(sealed(vault, house.database, house.paths))

@@ -14,7 +14,7 @@ def build(house: House) -> APIRouter:
     """The route."""
     router = APIRouter(prefix="/api/events", tags=["Kernel"])
 
-    @router.get("", response_class=EventsResponse)
+    @router.get("", status_code=200, response_class=EventsResponse)
     async def stream(last_event_id: Annotated[str | None, Header()] = None) -> EventsResponse:
         """All events from now on; with Last-Event-ID also those since then. `Gap` says that some may be missing."""
         return EventsResponse(house.event_stream.frames(last_event_id))

@@ -92,7 +92,7 @@ def build(vault: Vault, house: House | None) -> APIRouter:
         """Take a lock away, at once; not the last one."""
         await asyncio.to_thread(vault.remove, slot_id)
 
-    @router.post("/rotate", response_class=EventsResponse)
+    @router.post("/rotate", status_code=200, response_class=EventsResponse)
     async def rotate() -> EventsResponse:
         """A new root key: everything is encrypted anew, under the same locks. Progress as server-sent events."""
         return EventsResponse(_rotating(vault, house))
