@@ -175,7 +175,7 @@ def deny(
 @egress.command("offline", help=say("Cut everything off (on), or allow again what is allowed (off)."))
 def offline(
     switch: Annotated[
-        Literal["on", "off"] | None, typer.Argument(metavar="[on|off]", show_default=False, hidden=True)
+        Literal["on", "off"] | None, typer.Argument(metavar="on|off", show_default=False, hidden=True)
     ] = None,
     json: Json = False,
     url: Url = None,

@@ -42,7 +42,7 @@ def overview(context: typer.Context, json: Json = False, url: Url = None) -> Non
         list_settings(None, json, url)
 
 
-@settings.command("list", help=say("List the settings of these extensions, or of all, and of the server."))
+@settings.command("list", help=say("List the settings of some namespaces, or all."))
 def list_settings(
     namespaces: Annotated[
         list[str] | None, typer.Argument(metavar="NAMESPACE", show_default=False, hidden=True)
@@ -50,7 +50,7 @@ def list_settings(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """List the settings of these extensions, or of all, and of the server."""
+    """List the settings of some namespaces, or all."""
     from allod.cli.output import note, show_json, show_table
     from allod.cli.server import connect
 
@@ -90,7 +90,11 @@ def get(setting: _Setting, json: Json = False, url: Url = None) -> None:
         print(_shown(described["values"][field]))
 
 
-@settings.command("set", help=say("Change one; the value is read as JSON where it is JSON."))
+@settings.command(
+    "set",
+    help=say("Change one; the value is read as JSON where it is JSON."),
+    context_settings={"ignore_unknown_options": True},  # a value may be -1
+)
 def set_one(
     setting: _Setting,
     value: Annotated[str, typer.Argument(metavar="VALUE", show_default=False, hidden=True)],

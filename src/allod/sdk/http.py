@@ -51,8 +51,9 @@ class HttpClient(Protocol):
         """Send a request, and give its answer inside `async with`.
 
         `purpose` is a word or two that the user is shown, such as "model download"; grants are given per extension,
-        purpose and host. `timeout_s` bounds the time without any byte. Redirects are followed, and judged again each:
-        to another host they lose Authorization and Cookie.
+        purpose and host. `timeout_s` bounds the time without any byte. Redirects are followed, and each is judged
+        again; to another origin only harmless headers travel (Accept*, Range, If-*, Content-*, User-Agent). A generator
+        given as `body` is closed in any case.
 
         Raises EgressRefused where the user has not allowed it, EgressFailed where it was allowed and did not work.
         """
