@@ -48,7 +48,11 @@ def request(
     body: Any = None,
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 120,
+    as_owner: bool = True,
 ) -> Reply:
+    """`as_owner`: where a key is needed and none is given, this user's own from the run file."""
+    if as_owner and path.startswith(("/api/", "/metrics")) and not headers:
+        headers = owner(server)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
     try:
         connection.request(
@@ -60,8 +64,16 @@ def request(
         connection.close()
 
 
-def get(server: RunningServer, path: str, headers: Mapping[str, str] | None = None) -> Reply:
-    return request(server, "GET", path, headers=headers)
+def owner(server: RunningServer) -> dict[str, str]:
+    """What this user's own commands send."""
+    key = json.loads((server.home / "run/server.json").read_text())["key"]
+    return {"Authorization": f"Bearer {key}"}
+
+
+def get(
+    server: RunningServer, path: str, headers: Mapping[str, str] | None = None, *, as_owner: bool = True
+) -> Reply:
+    return request(server, "GET", path, headers=headers, as_owner=as_owner)
 
 
 def post(server: RunningServer, path: str, body: Any, **more: Any) -> Reply:

@@ -86,11 +86,14 @@ def test_the_document_on_disk_is_the_one_that_is_served(server: RunningServer) -
     assert get(server, "/openapi.json").json == json.loads((REFERENCE / "openapi.json").read_text("utf-8"))
 
 
+ENDLESS = ("/api/events",)
+
+
 def test_every_route_of_the_page_answers(server: RunningServer) -> None:
     rows = re.findall(r"^\| (\w+) \| `([^`]+)`", (REFERENCE / "routes.md").read_text("utf-8"), re.MULTILINE)
     assert len(rows) > 20
     for method, path in rows:
-        if method == "GET" and "{" not in path:
+        if method == "GET" and "{" not in path and path not in ENDLESS:
             assert get(server, path).status == 200, path
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from allod.testing.server import RunningServer, running_server
 from tests import packages
-from tests.http_client import CHAT, Reply, frames, request, streamed_text, user
+from tests.http_client import CHAT, Reply, frames, owner, request, streamed_text, user
 from tests.packages import PACKAGES, Environment
 
 
@@ -24,13 +24,8 @@ class Owner:
 
     server: RunningServer
 
-    @property
-    def headers(self) -> dict[str, str]:
-        key = json.loads((self.server.home / "run/server.json").read_text())["key"]
-        return {"Authorization": f"Bearer {key}"}
-
     def ask(self, method: str, path: str, body: Any = None) -> Reply:
-        return request(self.server, method, path, body, headers=self.headers)
+        return request(self.server, method, path, body, headers=owner(self.server))
 
     def chat(self, text: str, **fields: Any) -> Reply:
         return self.ask("POST", CHAT, {"model": "echo", "messages": user(text), **fields})
@@ -61,13 +56,13 @@ def serving(home: Path, environment: Environment) -> Iterator[Owner]:
 
 
 @pytest.fixture(scope="module")
-def owner(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
+def anna(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     with serving(tmp_path_factory.mktemp("others") / "home", environment) as started:
         yield started
 
 
-def test_all_of_them_run_and_say_what_they_contribute(owner: Owner) -> None:
-    listed = {row["name"]: row for row in owner.ask("GET", "/api/extensions").json["extensions"]}
+def test_all_of_them_run_and_say_what_they_contribute(anna: Owner) -> None:
+    listed = {row["name"]: row for row in anna.ask("GET", "/api/extensions").json["extensions"]}
     assert {name: row["state"] for name, row in listed.items()} == dict.fromkeys(
         ("llamacpp", "system", "terminal", "echo", "notes"), "active"
     )
@@ -81,33 +76,33 @@ def test_all_of_them_run_and_say_what_they_contribute(owner: Owner) -> None:
         "routes": True,
     }
     assert (listed["notes"]["package"], listed["notes"]["is_builtin"]) == ("allod-notes", False)
-    assert "/api/notes/notes" in owner.ask("GET", "/openapi.json").json["paths"]
+    assert "/api/notes/notes" in anna.ask("GET", "/openapi.json").json["paths"]
 
 
-def test_an_engine_answers_like_any_other(owner: Owner) -> None:
-    assert "echo" in [model["id"] for model in owner.ask("GET", "/v1/models").json["data"]]
-    answer = owner.chat("hello")
+def test_an_engine_answers_like_any_other(anna: Owner) -> None:
+    assert "echo" in [model["id"] for model in anna.ask("GET", "/v1/models").json["data"]]
+    answer = anna.chat("hello")
     assert json.loads(answer.text)["heard"] == "hello"
     body = {"model": "echo", "messages": user("hello")}
-    assert json.loads(streamed_text(frames(owner.server, CHAT, body)))["heard"] == "hello"
+    assert json.loads(streamed_text(frames(anna.server, CHAT, body)))["heard"] == "hello"
 
 
-def test_a_route_keeps_what_a_stage_tells_the_model(owner: Owner) -> None:
-    assert owner.ask("POST", "/api/notes/notes", {"text": "the harbour opens in May"}).status == 201
-    answer = owner.chat("When?")
+def test_a_route_keeps_what_a_stage_tells_the_model(anna: Owner) -> None:
+    assert anna.ask("POST", "/api/notes/notes", {"text": "the harbour opens in May"}).status == 201
+    answer = anna.chat("When?")
     assert "Note: the harbour opens in May" in json.loads(answer.text)["system"][0]
     assert {"stage": "notes", "told": 1} in answer.json["allod"]["notes"]
-    owner.ask("PATCH", "/api/settings/notes", {"prefix": "Remember:"})
-    assert "Remember: the harbour" in json.loads(owner.chat("When?").text)["system"][0]
-    assert owner.ask("POST", "/api/notes/notes", {"text": ""}).json["param"] == "text"
+    anna.ask("PATCH", "/api/settings/notes", {"prefix": "Remember:"})
+    assert "Remember: the harbour" in json.loads(anna.chat("When?").text)["system"][0]
+    assert anna.ask("POST", "/api/notes/notes", {"text": ""}).json["param"] == "text"
 
 
-def test_the_server_runs_its_tool_and_goes_on_with_the_result(owner: Owner) -> None:
+def test_the_server_runs_its_tool_and_goes_on_with_the_result(anna: Owner) -> None:
     tools = [{"type": "allod", "name": "notes_count"}]
-    answer = owner.chat('call notes_count {"contains": "harbour"}', tools=tools)
+    answer = anna.chat('call notes_count {"contains": "harbour"}', tools=tools)
     assert json.loads(answer.text)["results"] == ["1"]
     assert {"stage": "tools", "tool": "notes_count"} in answer.json["allod"]["notes"]
-    streamed = owner.chat('call notes_count {"contains": "x"}', tools=tools, stream=True)
+    streamed = anna.chat('call notes_count {"contains": "x"}', tools=tools, stream=True)
     assert b"tool_calls" not in streamed.body
     for wrong, said in (
         ("call notes_count {", "not valid JSON"),
@@ -115,79 +110,79 @@ def test_the_server_runs_its_tool_and_goes_on_with_the_result(owner: Owner) -> N
         ("call notes_nothing {}", "There is no tool"),
     ):
         offered = [*tools, {"type": "function", "function": {"name": "mine"}}]
-        found = owner.chat(wrong, tools=offered)
+        found = anna.chat(wrong, tools=offered)
         if "nothing" in wrong:  # not one of the server's: the client's to run
             assert found.json["choices"][0]["finish_reason"] == "tool_calls"
         else:
             assert said in json.loads(found.text)["results"][0]
 
 
-def test_a_model_that_only_calls_is_brought_to_speak(owner: Owner) -> None:
+def test_a_model_that_only_calls_is_brought_to_speak(anna: Owner) -> None:
     tools = [{"type": "allod", "name": "notes_count"}]
-    answer = owner.chat('call notes_count {"contains": "again"}', tools=tools)
+    answer = anna.chat('call notes_count {"contains": "again"}', tools=tools)
     assert len(json.loads(answer.text)["results"]) == 9
 
 
-def test_tools_need_a_key_and_must_exist(owner: Owner) -> None:
+def test_tools_need_a_key_and_must_exist(anna: Owner) -> None:
     body = {"model": "echo", "messages": user("hi"), "tools": [{"type": "allod", "name": "notes_count"}]}
-    assert request(owner.server, "POST", CHAT, body).status == 401
-    missing = owner.chat("hi", tools=[{"type": "allod", "name": "notes_none"}])
+    assert request(anna.server, "POST", CHAT, body).status == 401
+    missing = anna.chat("hi", tools=[{"type": "allod", "name": "notes_none"}])
     assert (missing.status, missing.error["param"]) == (400, "tools")
-    assert owner.chat("hi", tools=body["tools"], n=2).status == 400
-    assert "notes_count" in [tool["name"] for tool in owner.ask("GET", "/api/tools").json["tools"]]
+    assert anna.chat("hi", tools=body["tools"], n=2).status == 400
+    assert "notes_count" in [tool["name"] for tool in anna.ask("GET", "/api/tools").json["tools"]]
 
 
-def test_a_job_keeps_its_rows_and_its_progress_together(owner: Owner) -> None:
+def test_a_job_keeps_its_rows_and_its_progress_together(anna: Owner) -> None:
     asked = {"extension": "notes", "kind": "import_notes", "parameters": {"texts": ["a", "b", "c"]}}
-    started = owner.ask("POST", "/api/jobs", asked)
+    started = anna.ask("POST", "/api/jobs", asked)
     assert started.status == 201
-    ended = owner.job(started.json["id"])
+    ended = anna.job(started.json["id"])
     assert (ended["state"], ended["result"], ended["done"]) == ("done", {"kept": 3}, 3)
-    assert owner.ask("GET", "/api/notes/notes").json["notes"][-3:] == ["a", "b", "c"]
-    wrong = owner.ask("POST", "/api/jobs", {**asked, "parameters": {"texts": 5}})
+    assert anna.ask("GET", "/api/notes/notes").json["notes"][-3:] == ["a", "b", "c"]
+    wrong = anna.ask("POST", "/api/jobs", {**asked, "parameters": {"texts": 5}})
     assert (wrong.status, wrong.json["param"]) == (400, "texts")
 
 
-def test_stopped_in_mid_job_it_goes_on_where_it_was(owner: Owner) -> None:
+def test_stopped_in_mid_job_it_goes_on_where_it_was(anna: Owner) -> None:
     texts = [f"long {number}" for number in range(30)]
     asked = {"extension": "notes", "kind": "import_notes", "parameters": {"texts": texts, "pause_s": 0.02}}
-    job = owner.ask("POST", "/api/jobs", asked).json["id"]
+    job = anna.ask("POST", "/api/jobs", asked).json["id"]
     deadline = time.monotonic() + 10
-    while owner.ask("GET", f"/api/jobs/{job}").json["done"] < 3:
+    while anna.ask("GET", f"/api/jobs/{job}").json["done"] < 3:
         assert time.monotonic() < deadline
-    disabled = owner.ask("POST", "/api/extensions/notes/disable").json
+    disabled = anna.ask("POST", "/api/extensions/notes/disable").json
     assert disabled["state"] == "disabled"
-    assert owner.ask("GET", f"/api/jobs/{job}").json["state"] == "queued"
-    assert owner.ask("GET", "/api/notes/notes").status == 404
-    assert json.loads(owner.chat("hi").text)["system"] == []
-    assert owner.ask("POST", "/api/extensions/notes/enable").json["state"] == "active"
-    assert owner.job(job)["state"] == "done"
-    kept = [note for note in owner.ask("GET", "/api/notes/notes").json["notes"] if note.startswith("long")]
+    assert anna.ask("GET", f"/api/jobs/{job}").json["state"] == "queued"
+    assert anna.ask("GET", "/api/notes/notes").status == 404
+    assert json.loads(anna.chat("hi").text)["system"] == []
+    assert anna.ask("POST", "/api/extensions/notes/enable").json["state"] == "active"
+    assert anna.job(job)["state"] == "done"
+    kept = [note for note in anna.ask("GET", "/api/notes/notes").json["notes"] if note.startswith("long")]
     assert kept == texts
 
 
-def test_an_engine_that_is_switched_off_takes_its_models_along(owner: Owner) -> None:
-    owner.ask("POST", "/api/extensions/echo/disable")
-    assert owner.chat("hi").error["code"] == "model_not_found"
-    owner.ask("POST", "/api/extensions/echo/enable")
-    assert owner.chat("hi").status == 200
+def test_an_engine_that_is_switched_off_takes_its_models_along(anna: Owner) -> None:
+    anna.ask("POST", "/api/extensions/echo/disable")
+    assert anna.chat("hi").error["code"] == "model_not_found"
+    anna.ask("POST", "/api/extensions/echo/enable")
+    assert anna.chat("hi").status == 200
 
 
 def test_the_pages_thirty_lines_install_into_a_running_server(
-    owner: Owner, environment: Environment, tmp_path: Path
+    anna: Owner, environment: Environment, tmp_path: Path
 ) -> None:
     package = packages.glossary(tmp_path / "allod-glossary")
     module = (package / "allod_glossary.py").read_text()
     assert len([line for line in module.splitlines() if line.strip()]) <= 32
     environment.install(package)
     try:
-        assert owner.state("glossary") == "found"
-        assert owner.ask("POST", "/api/extensions/glossary/enable").json["state"] == "active"
-        changed = owner.ask(
+        assert anna.state("glossary") == "found"
+        assert anna.ask("POST", "/api/extensions/glossary/enable").json["state"] == "active"
+        changed = anna.ask(
             "PATCH", "/api/settings/glossary", {"terms": {"Kranich": "our harbour, due in May"}}
         )
         assert changed.json["sources"] == {"terms": "user"}
-        answer = owner.chat("When is kranich due?")
+        answer = anna.chat("When is kranich due?")
         assert "Kranich: our harbour, due in May" in json.loads(answer.text)["system"][0]
         assert {"stage": "glossary", "words": ["Kranich"]} in answer.json["allod"]["notes"]
         assert "1 passed" in environment.pytest(package, "-p", "no:cacheprovider")

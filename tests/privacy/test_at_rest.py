@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 import shutil
 import signal
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from allod.testing.server import RunningServer, free_port, running_server
-from tests.http_client import CHAT, Reply, get, post, request, user
+from tests.http_client import CHAT, Reply, get, owner, post, request, user
 
 MARK = f"ALLODCANARY{secrets.token_hex(6)}"
 QUIET = "[server]\npreload = false\n"
@@ -41,14 +40,9 @@ def files_with(mark: str, *folders: Path) -> list[str]:
     return found
 
 
-def own(server: RunningServer) -> dict[str, str]:
-    key = json.loads((server.home / "run/server.json").read_text())["key"]
-    return {"Authorization": f"Bearer {key}"}
-
-
 def use(server: RunningServer) -> None:
     """Leave the mark wherever something is kept: texts, names, settings, what was asked, what went wrong."""
-    me = own(server)
+    me = owner(server)
 
     def ask(method: str, path: str, body: Any = None) -> Reply:
         reply = request(server, method, path, body, headers=me)
@@ -101,7 +95,7 @@ def test_it_is_all_there_for_who_has_the_key(used: Path, tmp_path: Path) -> None
     home = tmp_path / "home"
     copied(used, home)
     with running_server(home, settings=QUIET) as server:
-        me = own(server)
+        me = owner(server)
         assert MARK in str(get(server, "/api/terminal/history", headers=me).json)
         assert MARK in str(get(server, "/api/keys", headers=me).json)
         assert MARK in get(server, "/api/settings/llamacpp", headers=me).json["values"]["models"]
@@ -199,7 +193,9 @@ def test_a_flipped_byte_further_on_is_found_by_the_doctor(folded: Path, tmp_path
     whole = (home / "allod.db").read_bytes()
     (home / "allod.db").write_bytes(flip(len(whole) - 50)(whole))
     with running_server(home, settings=QUIET) as server:
-        checks = {check["name"]: check for check in get(server, "/api/doctor", headers=own(server)).json["checks"]}
+        checks = {
+            check["name"]: check for check in get(server, "/api/doctor", headers=owner(server)).json["checks"]
+        }
         assert checks["store is sound"]["status"] == "fail"
         assert "allod restore" in checks["store is sound"]["fix"]
 
@@ -230,7 +226,7 @@ def bodies(schema: dict[str, Any]) -> Iterator[Any]:
 def test_no_error_and_no_log_quotes_what_was_sent(server: RunningServer) -> None:
     document = get(server, "/openapi.json").json
     schemas = document["components"]["schemas"]
-    me = own(server)
+    me = owner(server)
     asked = 0
     for path, methods in document["paths"].items():
         for method, route in methods.items():
@@ -252,7 +248,7 @@ def test_no_error_and_no_log_quotes_what_was_sent(server: RunningServer) -> None
 
 
 def test_halves_of_characters_are_refused_where_they_could_be_kept(server: RunningServer) -> None:
-    reply = post(server, "/api/terminal/history", b'{"text": "\\ud800 x"}', headers=own(server))
+    reply = post(server, "/api/terminal/history", b'{"text": "\\ud800 x"}', headers=owner(server))
     assert reply.status == 400
-    whole = post(server, "/api/terminal/history", b'{"text": "\\ud83d\\ude00"}', headers=own(server))
+    whole = post(server, "/api/terminal/history", b'{"text": "\\ud83d\\ude00"}', headers=owner(server))
     assert whole.status == 201

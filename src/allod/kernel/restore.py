@@ -133,7 +133,7 @@ def _verify(vault: Vault, staged: Paths) -> None:
     """Raises Damaged unless the store that lies there opens and is sound."""
     from allod.kernel.storage import KERNEL
 
-    if not staged.store.is_file():
+    if not staged.store.is_file() or not staged.store.stat().st_size:
         raise Damaged("it holds no store")
     try:
         database = vault.open_store()

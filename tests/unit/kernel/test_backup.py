@@ -34,7 +34,7 @@ def fill(paths: Paths) -> None:
     with store(paths) as (_, database):
         write(database, "a word of a row", "another")
     paths.config.write_text("# a word of a setting\n[server]\nport = 8080\n")
-    (paths.data / "models.json").write_text('["/home/ada/a-models-name.gguf"]')
+    (paths.data / "models.json").write_text('["/home/ann/a-models-name.gguf"]')
     (paths.data / BLOB).parent.mkdir()
     (paths.data / BLOB).write_bytes(bytes(range(256)) * 9)
 
@@ -301,7 +301,7 @@ def test_a_backup_without_a_store_or_with_two_is_refused(small: Path, paths: Pat
     with store(paths) as (vault, _):
         for members, reason in (
             ([("config.toml", b"")], "holds no store"),
-            ([("allod.db", b"")], "is empty"),
+            ([("allod.db", b"")], "holds no store"),
             ([("allod.db", bytes(4096))], "does not open with its key"),
             ([("config.toml", b""), ("config.toml", b"")], "what no backup holds"),
         ):

@@ -49,6 +49,16 @@ class ServerTool(Part):
     name: Annotated[str, Field(max_length=120)]
 
 
+class ServerTools(Body):
+    """The tools of this server among those of a request."""
+
+    tools: list[ServerTool]
+
+    def names(self) -> list[str]:
+        """Their names."""
+        return [tool.name for tool in self.tools]
+
+
 class NamedFunction(Part):
     """The name of one function."""
 
@@ -105,7 +115,12 @@ class ChatBody(Body):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Annotated[Tool | ServerTool, Field(discriminator="type")]] | None = None
+    tools: Annotated[
+        list[Tool] | None,
+        Field(
+            description='Besides functions, tools of this server: {"type": "allod", "name": "extension_tool"}.'
+        ),
+    ] = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     functions: list[Function] | None = None
@@ -135,6 +150,7 @@ class Shape:
 
 def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
     """The request, and the form of its answer. Raises BadRequest, which names the field."""
+    body, server_tools = _without_server_tools(body)
     checked = ChatBody.read(body)
     for number, message in enumerate(checked.messages):
         check_message(message, f"messages[{number}]")
@@ -162,9 +178,6 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
         wants_progress=bool(checked.return_progress),
         **seed_of(checked.seed),
     )
-    server_tools = tuple(tool.name for tool in checked.tools or () if isinstance(tool, ServerTool))
-    if server_tools:
-        request.parameters["tools"] = [tool for tool in body["tools"] if tool["type"] == "function"]
     options = checked.stream_options
     shape = Shape(
         stream=bool(checked.stream),
@@ -174,6 +187,21 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
         server_tools=server_tools,
     )
     return request, shape
+
+
+def _without_server_tools(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The body with the client's own tools only, and the names of the server's."""
+    tools = body.get("tools")
+    if not isinstance(tools, list):
+        return body, ()
+    ours = [tool for tool in tools if isinstance(tool, dict) and tool.get("type") == "allod"]
+    if not ours:
+        return body, ()
+    names = tuple(ServerTools.read({"tools": ours}).names())
+    rest = [tool for tool in tools if tool not in ours]
+    return {name: value for name, value in body.items() if name != "tools"} | (
+        {"tools": rest} if rest else {}
+    ), names
 
 
 def _legacy_tools(body: dict[str, Any]) -> dict[str, Any]:
