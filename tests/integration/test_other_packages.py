@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +191,131 @@ def test_the_pages_thirty_lines_install_into_a_running_server(
         assert "1 passed" in environment.pytest(package, "-p", "no:cacheprovider")
     finally:
         environment.uninstall("allod-glossary")
+
+
+@pytest.fixture
+def site() -> Iterator[tuple[str, list[str]]]:
+    """A web server on loopback, and the requests that it saw."""
+    seen: list[str] = []
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"from outside")
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", seen
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_nothing_is_reached_before_it_is_allowed(anna: Owner, site: tuple[str, list[str]]) -> None:
+    host, seen = site
+    secret = {"url": f"http://{host}/private/words?of=mine"}
+
+    def fetch() -> Reply:
+        return anna.ask("POST", "/api/notes/fetched", secret)
+
+    refused = fetch()
+    assert (refused.status, refused.json["code"]) == (403, "egress_refused")
+    assert f"allod egress allow notes {host}" in refused.json["fix"]
+    assert seen == []
+
+    assert (
+        anna.ask("POST", "/api/egress/grants", {"extension": "notes", "host": host, "once": True}).status
+        == 201
+    )
+    assert fetch().json == {"kept": "from outside"}
+    assert fetch().status == 403  # once was once
+    anna.ask("POST", "/api/egress/grants", {"extension": "notes", "host": host, "purpose": "import"})
+    assert fetch().status == 201
+    assert anna.ask("PUT", "/api/egress/offline", {"offline": True}).json["offline"] is True
+    assert fetch().status == 403
+    anna.ask("PUT", "/api/egress/offline", {"offline": False})
+    assert fetch().status == 201
+    assert anna.ask("DELETE", f"/api/egress/grants?extension=notes&host={host}").status == 204
+    assert fetch().status == 403
+    assert seen == ["/private/words?of=mine"] * 3
+
+    entries = anna.ask("GET", "/api/egress/log?extension=notes").json["entries"]
+    assert [entry["verdict"] for entry in reversed(entries)] == [
+        "ungranted",
+        "allowed",
+        "ungranted",
+        "allowed",
+        "offline",
+        "allowed",
+        "ungranted",
+    ]
+    assert {(entry["host"], entry["purpose"], entry["method"]) for entry in entries} == {
+        (host, "import", "GET")
+    }
+    assert "private" not in json.dumps(entries)
+    assert "private/words" not in anna.server.log_text()
+    unknown = anna.ask("POST", "/api/egress/grants", {"extension": "nobody", "host": host})
+    assert unknown.status == 404
+
+
+def test_events_are_one_stream_that_is_picked_up_where_it_was_left(anna: Owner) -> None:
+    with listening(anna) as stream:
+        anna.ask("PATCH", "/api/settings/notes", {"prefix": "First:"})
+        first = stream.wait_for("SettingsChanged")
+        assert json.loads(first.data)["fields"] == ["prefix"]
+        assert json.loads(first.data)["source"] == "kernel"
+    anna.ask("PATCH", "/api/settings/notes", {"prefix": "Second:"})
+    with listening(anna, first.id) as stream:
+        missed = stream.wait_for("SettingsChanged")
+        assert missed.id != first.id
+        asked = {"extension": "notes", "kind": "import_notes", "parameters": {"texts": ["x"]}}
+        job = anna.ask("POST", "/api/jobs", asked).json["id"]
+        assert json.loads(stream.wait_for("JobEnded").data)["job"] == job
+    assert request(anna.server, "GET", "/api/events", as_owner=False).status == 401
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    id: str
+    event: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    answer: http.client.HTTPResponse
+
+    def wait_for(self, event: str) -> Frame:
+        found: dict[str, str] = {}
+        while line := self.answer.readline().decode():
+            name, _, value = line.rstrip("\n").partition(": ")
+            if name:
+                found[name] = value
+            elif found.get("event") == event:
+                return Frame(found["id"], found["event"], found["data"])
+            elif not line.strip():
+                found = {}
+        raise AssertionError(f"the stream ended before {event}")
+
+
+@contextmanager
+def listening(anna: Owner, after: str = "") -> Iterator[Stream]:
+    connection = http.client.HTTPConnection("127.0.0.1", anna.server.port, timeout=20)
+    try:
+        connection.request(
+            "GET", "/api/events", headers=owner(anna.server) | ({"Last-Event-ID": after} if after else {})
+        )
+        yield Stream(connection.getresponse())
+    finally:
+        connection.close()
 
 
 def test_without_them_the_rest_runs_and_their_tables_stay(environment: Environment, home: Path) -> None:

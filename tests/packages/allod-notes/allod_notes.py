@@ -121,8 +121,12 @@ class NewNote(BaseModel):
     text: str = Field(min_length=1, description="What to keep.")
 
 
+class Source(BaseModel):
+    url: str = Field(description="Where it is.")
+
+
 class Notes(Extension[Settings]):
-    manifest = Manifest(name="notes", summary="Keeps notes and gives them to the model.")
+    manifest = Manifest(name="notes", summary="Keeps notes and gives them to the model.", egress=("user",))
     Settings = Settings
 
     async def start(self) -> None:
@@ -153,5 +157,13 @@ class Notes(Extension[Settings]):
             """Keep a note."""
             await self._store.add(body.text)
             return {"count": await self._store.count()}
+
+        @router.post("/fetched", status_code=201)
+        async def fetch_note(body: Source) -> dict[str, str]:
+            """Keep what is at an address."""
+            async with self.context.http.open("GET", body.url, purpose="import", timeout_s=10) as answer:
+                text = (await answer.read(10_000)).decode()
+            await self._store.add(text)
+            return {"kept": text}
 
         return router
