@@ -93,6 +93,11 @@ class Host:
         """Those that run, in the order in which they were started."""
         return [entry.extension for entry in self.entries() if entry.extension is not None]
 
+    def packages(self) -> list[tuple[str, str]]:
+        """Each name, and the package that its code is in."""
+        kinds = [(entry.name, entry.kind) for entry in list(self._entries.values()) if entry.kind is not None]
+        return [(name, kind.__module__.removesuffix(".extension")) for name, kind in kinds]
+
     def engines(self) -> list[Engine]:
         """The engines of those that run."""
         return [engine for entry in self.entries() for engine in entry.contributions.engines]

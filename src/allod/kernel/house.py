@@ -39,6 +39,7 @@ from allod.kernel.settings import Settings
 from allod.kernel.stages import Stages
 from allod.kernel.storage import KERNEL, Database, OwnStore
 from allod.kernel.toolbox import Toolbox
+from allod.kernel.watchdog import Watchdog
 from allod.sdk.chat import Caller, GenerateRequest, Run
 from allod.sdk.engine import LoadableEngine
 from allod.sdk.events import ExtensionStateChanged, SettingsChanged
@@ -99,6 +100,7 @@ class House:
             events=self.events.of(KERNEL),
             metrics=metrics,
         )
+        self._watchdog = Watchdog(self.host.packages)
         self._own_processes: dict[str, OwnProcesses] = {}
         self._own_http: dict[str, Any] = {}
         self._flushing: asyncio.Task[None] | None = None
@@ -116,6 +118,7 @@ class House:
 
     async def start(self) -> None:
         """Start all extensions."""
+        self._watchdog.start()
         await self.events.start()
         self.event_stream = EventStream(self.events, self.events.outbox)
         await self.jobs.open()
@@ -126,6 +129,7 @@ class House:
 
     async def close(self) -> None:
         """Stop everything, the store last."""
+        self._watchdog.stop()
         if self._flushing is not None:
             self._flushing.cancel()
         await self.scheduler.close()

@@ -365,4 +365,4 @@ class Slow(Extension[Any]):
     manifest = manifest("slow")
 
     async def start(self) -> None:
-        time.sleep(1.5)  # noqa: ASYNC251
+        time.sleep(1)  # noqa: ASYNC251

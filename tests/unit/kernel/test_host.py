@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from allod.kernel import custody
+from allod.kernel import custody, watchdog
 from allod.kernel import host as host_module
 from allod.kernel.installed import Entry, in_order
 from allod.sdk.chat import Caller, ChatRequest, Run
@@ -147,6 +147,17 @@ async def test_a_failed_migration_leaves_no_table(tmp_path: Path) -> None:
             lambda c: c.exec_driver_sql("SELECT name FROM sqlite_schema").scalars().all()
         )
         assert not [name for name in tables if name.startswith("migration_raises")]
+
+
+async def test_one_that_holds_everything_up_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watchdog.Watchdog.__init__, "__defaults__", (0.1,))
+    monkeypatch.setattr(watchdog, "_BEAT_S", 0.05)
+    async with standing(tmp_path, [guest(guests.Slow)]) as house:
+        assert house.host.get("slow").state == "active"
+    said = [record.getMessage() for record in caplog.records if record.name == "allod.watchdog"]
+    assert any("the extension slow has held everything up" in line and "guests.py" in line for line in said)
 
 
 # routes
