@@ -15,6 +15,8 @@ _FOR_USERS = {
     "README.md": "README.zh-CN.md",
     "docs/cli.md": f"{_CHINESE}/cli.md",
     "docs/api.md": f"{_CHINESE}/api.md",
+    "docs/store.md": f"{_CHINESE}/store.md",
+    "docs/extensions.md": f"{_CHINESE}/extensions.md",
 }
 """English page -> its Chinese twin."""
 
