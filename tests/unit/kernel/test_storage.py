@@ -18,7 +18,6 @@ import sqlalchemy
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from allod.kernel import storage
 from allod.kernel.storage import KERNEL, Database, OwnStore
 from allod.sdk.errors import ExtensionFailed, StoreDamaged, StoreFull, StoreReadOnly
 
@@ -311,7 +310,7 @@ async def test_a_new_key_while_others_read_and_write(database: Database, file: P
 
 def test_a_new_key_needs_room(database: Database, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     usage = shutil.disk_usage(file.parent)._replace(free=1000)
-    monkeypatch.setattr(storage.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StoreFull):
         database.rekey(OTHER, lambda _: None)
     database.dispose()
