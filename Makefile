@@ -53,17 +53,18 @@ doctor: .venv/run.ok ## say what this machine has and what to do about each prob
 clean: ## remove the environment and the caches (not the data folder)
 	@rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
+# `install` leaves what a user added (extensions, by .venv/bin/pip); `sync` makes development what the pins say.
 # One environment: dev.txt is a superset of run.txt, so `make run` is content with what `make test` has installed.
 .venv/run.ok: requirements/run.txt pyproject.toml $(UV)
 	@if [ .venv/dev.ok -nt requirements/dev.txt ] && [ .venv/dev.ok -nt pyproject.toml ]; then touch $@; \
-	else $(call install,requirements/run.txt) && touch $@; fi
+	else $(call install,install -r requirements/run.txt) && touch $@; fi
 
 .venv/dev.ok: requirements/dev.txt pyproject.toml $(UV)
-	@$(call install,requirements/dev.txt) && touch $@
+	@$(call install,sync requirements/dev.txt) && touch $@
 
 define install
-	test -x $(BIN)/python || $(UV_ENV) $(UV) venv -q --python $(PYTHON) .venv; \
-	$(UV_ENV) $(UV) pip sync -q --require-hashes $(1) && \
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; $(UV_ENV) $(UV) venv -q --python $(PYTHON) .venv; }; \
+	$(UV_ENV) $(UV) pip $(1) -q --require-hashes && \
 	$(UV_ENV) $(UV) pip install -q --no-deps --no-build-isolation -e .
 endef
 

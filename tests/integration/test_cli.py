@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import distribution
 from pathlib import Path
@@ -21,51 +17,23 @@ from typing import Any
 
 import psutil
 import pytest
+import typer
 
 from allod.cli.failures import Exit
+from allod.cli.main import SECTIONS
 from allod.testing.server import RunningServer, free_port, running_server
+from tests.command_line import COMMAND, Terminal, allod, at_terminal, environment, refused, told
 from tests.conftest import MODEL
 from tests.http_client import busy_slots, get, wait_until, workers
 
-COMMAND = [sys.executable, "-m", "allod"]
 FIXED = ["--set", "temperature=0", "--set", "ignore_eos=true"]
 """So that no answer is empty by chance."""
 LONG = [*FIXED, "--max-tokens", "3000"]
-
-
-def environment(home: Path, port: int, more: Mapping[str, str]) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ALLOD_", "LC_"))}
-    return {**inherited, "LANG": "C.UTF-8", "ALLOD_HOME": str(home), "ALLOD_PORT": str(port), **more}
-
-
-def allod(
-    where: RunningServer | Path, *arguments: str, stdin: str = "", **more: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command beside a server, or on a data folder that no server uses; `more` is environment."""
-    home, port = (where.home, where.port) if isinstance(where, RunningServer) else (where, free_port())
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment(home, port, more),
-    )
-
-
-def told(where: RunningServer | Path, *arguments: str, **more: str) -> Any:
-    """What a command prints with --json."""
-    done = allod(where, *arguments, "--json", **more)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def refused(where: RunningServer | Path, code: Exit, *arguments: str, **more: str) -> str:
-    """What a command says on stderr as it ends with `code`; fails if it prints anything else."""
-    done = allod(where, *arguments, **more)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+COMMANDS = {
+    name: {each.name for each in command.registered_commands} if isinstance(command, typer.Typer) else set()
+    for _, commands in SECTIONS
+    for name, command, _ in commands
+}
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +63,9 @@ def test_help_names_every_command_and_imports_nothing_heavy(home: Path) -> None:
         timeout=60,
         env=environment(home, 1, {}),
     )
-    for command in "serve chat run models ps load unload keys doctor bench version".split():
+    for command in COMMANDS:
         assert re.search(rf"^  {command} +\w", done.stdout, re.MULTILINE), command
+    assert len(done.stdout.splitlines()) < 50
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "typer" in imported
     assert not imported & {"rich", "pydantic", "fastapi", "prompt_toolkit", "psutil", "asyncio", "ssl"}
@@ -195,8 +164,10 @@ def test_exit_codes_keep_their_numbers() -> None:
 def test_the_page_lists_every_command_and_exit_code(language: str) -> None:
     page = (Path(__file__).parents[2] / language / "cli.md").read_text("utf-8")
     assert set(re.findall(r"^\| (\d+) \|", page, re.MULTILINE)) == {str(int(code)) for code in Exit}
-    for command in "serve chat run models ps load unload keys doctor bench version".split():
+    for command, subcommands in COMMANDS.items():
         assert f"allod {command}" in page
+        for subcommand in subcommands - {"list"}:
+            assert f"allod {command} {subcommand}" in page
     for command in "/model /system /set /stats /reset /save /help /exit".split():
         assert f"`{command}" in page
 
@@ -398,53 +369,10 @@ def test_chat_reads_lines_from_a_pipe_and_remembers(server: RunningServer) -> No
     assert "\x1b" not in plain.stdout
 
 
-class Terminal:
-    """A person at a terminal of 80 × 24, in which a chat runs."""
-
-    def __init__(self, process: subprocess.Popen[bytes], end: int) -> None:
-        self.process = process
-        self._end = end
-        self._seen = ""
-
-    def types(self, text: str) -> None:
-        os.write(self._end, text.encode())
-
-    def sees(self, wanted: str, timeout_s: float = 30) -> str:
-        """Wait for a text, and return what came up to it; it is not seen again."""
-        deadline = time.monotonic() + timeout_s
-        while wanted not in (plain := re.sub(r"\x1b\[[?\d;]*[A-Za-z]|\r", "", self._seen)):
-            assert time.monotonic() < deadline, f"{wanted!r} was not seen, but {plain[-800:]!r}"
-            if select.select([self._end], [], [], 0.1)[0]:
-                with suppress(OSError):  # the other end is closed
-                    chunk = os.read(self._end, 65536)
-                    self._seen += chunk.decode("utf-8", "replace")
-                    if b"\x1b[6n" in chunk:
-                        self.types("\x1b[1;1R")  # where is the cursor? a real terminal answers
-        before, _, rest = plain.partition(wanted)
-        self._seen = rest
-        return before
-
-
 @contextmanager
 def chatting(server: RunningServer, *arguments: str) -> Iterator[Terminal]:
-    end, other = pty.openpty()
-    os.set_blocking(end, True)
-    process = subprocess.Popen(
-        [*COMMAND, "chat", *arguments],
-        stdin=other,
-        stdout=other,
-        stderr=other,
-        start_new_session=True,
-        env={**environment(server.home, server.port, {}), "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # now it is its controlling terminal
-    )
-    os.close(other)
-    try:
-        yield Terminal(process, end)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(end)
+    with at_terminal(server, "chat", *arguments) as terminal:
+        yield terminal
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_the_session(server: RunningServer, tmp_path: Path) -> None:

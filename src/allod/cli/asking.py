@@ -31,12 +31,12 @@ def new_passphrase() -> str:
 
 
 def confirm(question: str) -> None:
-    """Go on where a person says yes, or where no person is at the terminal. Raises Failure."""
+    """Go on where a person says y, or where no person is at the terminal. Raises Failure."""
     if not sys.stdin.isatty():
         return
-    print(question, say("[y/N]"), end=" ", file=sys.stderr, flush=True)
+    print(question, end=" ", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().casefold() not in ("y", "yes", "是"):
-        raise Failure(say("Nothing was changed."), exit_code=Exit.INTERRUPTED)
+        raise Failure(say("Nothing was changed."))
 
 
 def _typed(prompt: str) -> str:

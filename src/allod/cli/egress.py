@@ -55,7 +55,7 @@ def _purpose(purpose: str) -> str:
     return say("any") if purpose == "*" else purpose
 
 
-@egress.command("log", help=say("Show what has left or was refused, newest first; never what it said."))
+@egress.command("log", help=say("Show what has left or was refused, newest first."))
 def log(
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=1, max=1000, metavar="N", help=say("At most so many."))
@@ -66,7 +66,7 @@ def log(
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """Show what has left or was refused, newest first; never what it said."""
+    """Show what has left or was refused, newest first."""
     from urllib.parse import urlencode
 
     from allod.cli.output import note, show_json

@@ -77,11 +77,9 @@ def _facts(extension: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-@extensions.command(
-    "enable", help=say("Start it, now and from now on; also one that was installed just now.")
-)
+@extensions.command("enable", help=say("Start it, now and from now on; also one installed just now."))
 def enable(name: _Name, json: Json = False, url: Url = None) -> None:
-    """Start it, now and from now on; also one that was installed just now."""
+    """Start it, now and from now on; also one installed just now."""
     from allod.cli.output import show_json
     from allod.cli.server import connect
 

@@ -47,7 +47,7 @@ def version(json: Json = False) -> None:
 _Command: TypeAlias = tuple[str, Any, str]
 """Its name, its function or its own commands, and its help."""
 
-_SECTIONS: Sequence[tuple[str, Sequence[_Command]]] = (
+SECTIONS: Sequence[tuple[str, Sequence[_Command]]] = (
     (
         say("Talk"),
         (
@@ -91,7 +91,11 @@ _SECTIONS: Sequence[tuple[str, Sequence[_Command]]] = (
             ("egress", egress, say("Say what may reach the world and what has; allow, deny, go offline.")),
             ("vault", vault, say("Say what opens the store; unlock it, change its locks or its key.")),
             ("backup", backup, say("Write all that is kept into one sealed file.")),
-            ("restore", restore, say("Put what a backup holds in the place of what is here.")),
+            (
+                "restore",
+                restore,
+                say("Put what a backup holds in the place of what is here; no server may run."),
+            ),
         ),
     ),
     (
@@ -107,6 +111,7 @@ _SECTIONS: Sequence[tuple[str, Sequence[_Command]]] = (
         ),
     ),
 )
+"""All commands, in the order and under the headings of `allod --help`."""
 
 
 class _Commands(TyperGroup):
@@ -114,7 +119,7 @@ class _Commands(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
-        for title, commands in _SECTIONS:
+        for title, commands in SECTIONS:
             with formatter.section(title):
                 formatter.write_dl([(f"{name:{width}}", help) for name, _, help in commands])
 
@@ -132,7 +137,7 @@ def _app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help=say("A private AI assistant that runs wholly on this machine."),
     )
-    for _, commands in _SECTIONS:
+    for _, commands in SECTIONS:
         for name, command, help in commands:
             if isinstance(command, typer.Typer):
                 app.add_typer(command, name=name, help=help)

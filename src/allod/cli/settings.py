@@ -81,6 +81,7 @@ def get(setting: _Setting, json: Json = False, url: Url = None) -> None:
 
     namespace, field = _parted(setting)
     with connect(url) as client:
+        _check_not_its_own(client, setting)
         described = _described(client, namespace)
     if field not in described["values"]:
         raise _no_such(namespace, field, described)
@@ -106,6 +107,7 @@ def set_one(
 
     namespace, field = _parted(setting)
     with connect(url) as client:
+        _check_not_its_own(client, setting)
         described = client.request("PATCH", _path(namespace), {field: parse_value(value)})
     _tell_changed(described, field, json)
 
@@ -117,6 +119,7 @@ def reset(setting: _Setting, json: Json = False, url: Url = None) -> None:
 
     namespace, field = _parted(setting)
     with connect(url) as client:
+        _check_not_its_own(client, setting)
         described = client.request("DELETE", f"{_path(namespace)}/{quote(field, safe='')}")
     _tell_changed(described, field, json)
 
@@ -171,6 +174,16 @@ def _parted(setting: str) -> tuple[str, str]:
             exit_code=Exit.USAGE,
         )
     return namespace, field
+
+
+def _check_not_its_own(client: Client, setting: str) -> None:
+    """Raises Failure for what a server of a command's own time has chosen for itself."""
+    if client.is_temporary and setting in ("server.host", "server.port"):
+        raise Failure(
+            say("No server is running that {setting} could be asked of.", setting=setting),
+            fix=say("Run `allod serve` and try again beside it, or write it into config.toml."),
+            exit_code=Exit.UNREACHABLE,
+        )
 
 
 def _described(client: Client, namespace: str) -> dict[str, Any]:

@@ -33,15 +33,13 @@ def show(context: typer.Context, json: Json = False, url: Url = None) -> None:
         _show(facts)
 
 
-@system.command(
-    "licences", help=say("List the licences of all that Allod runs on, or show the texts of one.")
-)
+@system.command("licences", help=say("List the licences of all that Allod runs on, or show one's texts."))
 def licences(
     name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False, hidden=True)] = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
-    """List the licences of all that Allod runs on, or show the texts of one."""
+    """List the licences of all that Allod runs on, or show one's texts."""
     from urllib.parse import quote
 
     from allod.cli.output import show_json

@@ -61,9 +61,9 @@ def _show(slots: list[dict[str, Any]]) -> None:
     show_table([say("ID"), say("KIND"), say("CREATED"), say("PROTECTS")], rows)
 
 
-@vault.command("unlock", help=say("Open the store of the running server by a passphrase or a recovery code."))
+@vault.command("unlock", help=say("Open the running server's store by passphrase or recovery code."))
 def unlock(json: Json = False, url: Url = None) -> None:
-    """Open the store of the running server by a passphrase or a recovery code."""
+    """Open the running server's store by passphrase or recovery code."""
     from allod.cli.asking import secret
     from allod.cli.output import show_json
     from allod.cli.server import connect
@@ -150,7 +150,7 @@ def rotate(
     with connect(url) as client:
         client.request("GET", "/api/vault")
         if not yes:
-            confirm(say("Encrypt everything that is kept anew? Others wait meanwhile."))
+            confirm(say("Encrypt everything that is kept anew? Others wait meanwhile. [y/N]"))
         with bar() as show_bar:
             for event in client.stream("/api/vault/rotate", None):
                 show_bar(say("encrypting anew"), float(event["progress"]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from allod.cli import words
+from allod.cli.chinese import CHINESE
 
 SOURCE = Path(words.__file__).parent
 
@@ -31,12 +32,12 @@ def blanks(text: str) -> set[str]:
 
 
 def test_every_word_has_its_chinese_and_none_is_left_over() -> None:
-    assert said() == set(words.CHINESE)
+    assert said() == set(CHINESE)
 
 
-@pytest.mark.parametrize("english", words.CHINESE)
+@pytest.mark.parametrize("english", CHINESE)
 def test_a_translation_has_the_same_blanks(english: str) -> None:
-    chinese = words.CHINESE[english]
+    chinese = CHINESE[english]
     assert blanks(chinese) == blanks(english)
     assert english.isascii() or "…" in english
     assert any("\u4e00" <= character <= "\u9fff" for character in chinese)
@@ -62,6 +63,6 @@ def test_blanks_are_filled_and_braces_without_values_stay(monkeypatch: pytest.Mo
     monkeypatch.setattr(words, "_TABLE", {})
     assert words.say("loading {model}", model="m") == "loading m"
     assert words.say("{as it is}") == "{as it is}"
-    monkeypatch.setattr(words, "_TABLE", words.CHINESE)
+    monkeypatch.setattr(words, "_TABLE", CHINESE)
     assert words.say("loading {model}", model="m") == "正在载入 m"
     assert words.say("not in the table") == "not in the table"
