@@ -207,11 +207,15 @@ class _Server:
         async with self._opening:
             if self._house is None:
                 house = await self._new_house()
-                await house.start()
-                self._load_default_model(house)
-                assert self._gateway is not None
-                await self._gateway.open(house)
+                try:
+                    await house.start()
+                    assert self._gateway is not None
+                    await self._gateway.open(house)
+                except BaseException:
+                    await house.close()
+                    raise
                 self._house = house
+                self._load_default_model(house)
             return self._house
 
     def _load_default_model(self, house: House) -> None:
@@ -236,9 +240,11 @@ class _Server:
         """Stop everything."""
         if self._preload is not None:
             self._preload.cancel()
-        if self._house is not None:
-            await self._house.close()
-        await self._processes.close()
+        try:
+            if self._house is not None:
+                await self._house.close()
+        finally:
+            await self._processes.close()
 
 
 async def _preload(house: House) -> None:

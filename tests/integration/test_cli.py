@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import distribution
@@ -208,6 +209,38 @@ def test_run_starts_a_server_and_leaves_none(home: Path) -> None:
     assert done.stdout.strip()
     assert processes_on(home) == []
     assert not list(home.glob("run/*.json"))
+
+
+def test_commands_at_the_same_time_share_one_server_and_leave_none(home: Path) -> None:
+    place = environment(home, free_port(), {})
+    commands = [
+        subprocess.Popen(
+            [*COMMAND, *arguments, "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=place,
+        )
+        for arguments in (
+            ["keys"],
+            ["run", "Tell a story.", *FIXED, "--max-tokens", "60"],
+            ["jobs"],
+            ["egress"],
+        )
+    ]
+    for command in commands:
+        stdout, stderr = command.communicate(timeout=60)
+        assert (command.returncode, stderr) == (0, "")
+        assert json.loads(stdout)
+    wait_until(lambda: not processes_on(home))
+
+
+def test_a_server_of_a_commands_own_time_ends_at_once(home: Path) -> None:
+    began = time.monotonic()
+    assert told(home, "keys") == {"keys": []}
+    assert time.monotonic() - began < 10  # it would be killed after 15 s
+    assert processes_on(home) == []
 
 
 def test_a_killed_run_leaves_no_server(home: Path) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from allod.cli.client import Client
 from allod.cli.failures import Exit, Failure
+from allod.cli.sharing import alone, held, one_at_a_time
 from allod.cli.words import say
 
 if TYPE_CHECKING:
@@ -36,27 +37,19 @@ def connect(url: str | None, *, start: bool = True, preload: bool = False) -> It
     if url:
         yield _named(url)
         return
-    with _held():
-        if running := find():
-            yield running
-            return
-        if not start:
+    with contextlib.ExitStack() as own, contextlib.ExitStack() as hold:  # what is own ends after the hold
+        hold.enter_context(held())
+        with one_at_a_time():
+            client = find()
+            if client is None and start:
+                client = own.enter_context(_started(preload))
+        if client is None:
             raise Failure(
                 say("No server is running."),
                 fix=say("`allod serve` starts one; --url or ALLOD_URL names another."),
                 exit_code=Exit.UNREACHABLE,
             )
-        with _started(preload) as client:
-            yield client
-
-
-@contextlib.contextmanager
-def _held() -> Iterator[None]:
-    """Inside, a server that was started for another command's time stays: it ends when nobody holds it any more."""
-    from allod.kernel.paths import Paths, data_folder
-
-    with Paths(data_folder()).held():
-        yield
+        yield client
 
 
 def find() -> Client | None:
@@ -125,6 +118,7 @@ def _is_allod(client: Client) -> bool:
 
 @contextlib.contextmanager
 def _started(preload: bool) -> Iterator[Client]:
+    """A server that ends with this context, or, where other commands use it then, with the last of them."""
     import tempfile
     from pathlib import Path
 
@@ -203,14 +197,16 @@ def _wait_for(process: subprocess.Popen[bytes], log: Path) -> dict[str, Any]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a server that no other command uses; else it ends by itself once none does."""
     import subprocess
 
-    if process.stdin is not None:
-        process.stdin.close()
-    for act in (process.terminate, process.kill, None):
-        try:
-            process.wait(_END_TIMEOUT_S)
+    with alone() as is_alone:
+        if process.stdin is not None:
+            process.stdin.close()
+        if not is_alone:
             return
-        except subprocess.TimeoutExpired:
-            if act is not None:
-                act()
+        for act in (process.terminate, process.kill):
+            act()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_END_TIMEOUT_S)
+                return

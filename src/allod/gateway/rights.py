@@ -13,7 +13,7 @@ OLLAMA = frozenset(f"/api/{word}" for word in "chat generate tags show ps embed 
 """Ollama's words for what is stateless."""
 
 _LOOKING = frozenset({"GET", "HEAD"})
-_FOR_THE_OWNER = ("/api/backup", "/api/keys", "/api/sessions", "/api/vault", "/api/egress")
+_FOR_THE_OWNER = frozenset({"backup", "keys", "sessions", "vault", "egress"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ def need_of(method: str, path: str) -> Need:
         return Need(("read",))
     if path in OLLAMA or not path.startswith("/api/"):
         return STATELESS
-    if path.startswith(_FOR_THE_OWNER):
-        return Need(("admin",))
     name = path.split("/", 3)[2]
+    if name in _FOR_THE_OWNER:
+        return Need(("admin",))
     return Need(("read", name)) if method in _LOOKING else Need((name,))
 
 

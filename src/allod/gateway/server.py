@@ -20,6 +20,7 @@ from allod.kernel.house import House
 from allod.kernel.metrics import Metrics
 from allod.kernel.server_settings import ServerSettings
 from allod.sdk.errors import BodyTooLarge, Locked, MethodNotAllowed, NotFound
+from allod.sdk.extension import RESERVED_NAMES
 
 _SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 _DRAIN_S = 10
@@ -109,7 +110,7 @@ class Gateway:
             with custody.acting(name):
                 await exchange.serve_by(of_extension[1], scope, self._max_body_mib)
             return
-        if self._house is not None and name:
+        if self._house is not None and name and name not in RESERVED_NAMES:
             self._say_if_stopped(self._house, name)
         await exchange.serve_by(self._kernel, scope, self._max_body_mib)
 
@@ -140,7 +141,10 @@ class Gateway:
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *more]
+                headers = message.get("headers", ())
+                message["headers"] = [*headers, *more]
+                if all(name != b"cache-control" for name, _ in headers):
+                    message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
         return sending

@@ -128,17 +128,23 @@ class House:
         self._flushing = custody.begin(self._flush_now_and_then(), "flush")
 
     async def close(self) -> None:
-        """Stop everything, the store last."""
+        """Stop everything, the store last. Whatever goes wrong on the way, the rest is stopped too."""
         self._watchdog.stop()
         if self._flushing is not None:
             self._flushing.cancel()
-        await self.scheduler.close()
-        await self.host.stop()
-        await self.jobs.close()
-        await self.egress.close()
-        await self.events.close()
-        await self._flush()
-        await self.database.close()
+        for close in (
+            self.jobs.close,  # first, so that what waits for a model goes back in line
+            self.host.stop,
+            self.scheduler.close,
+            self.egress.close,
+            self.events.close,
+            self._flush,
+            self.database.close,
+        ):
+            try:
+                await close()
+            except Exception:
+                _log.exception("something did not stop in order")
 
     async def _flush_now_and_then(self) -> None:
         while True:

@@ -10,6 +10,7 @@ This module knows the file's form and makes new forms of it; where secrets come 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from allod.kernel import crypto
+from allod.kernel.disk import of_disk
+from allod.kernel.paths import flush_folders
 
 Kind = Literal["passphrase", "recovery", "keyring", "keyfile", "credential"]
 KINDS: tuple[Kind, ...] = ("passphrase", "recovery", "keyring", "keyfile", "credential")
@@ -73,6 +76,7 @@ class KeySlots:
     id: str
     slots: tuple[Slot, ...] = ()
     has_store: bool = False
+    written: int = 0  # how often; of two files the one that was written last counts
 
     def open(self, slot: Slot, secret: str) -> Opened:
         """Open one slot. Raises WrongKey, and Damaged where the secret is right but the file was changed."""
@@ -102,7 +106,8 @@ class KeySlots:
 
     def with_next_as_root(self) -> KeySlots:
         """With the next root as the only one."""
-        return self._each(lambda slot: replace(slot, root=slot.next_root or slot.root, next_root=b""))
+        assert all(slot.next_root for slot in self.slots), "each lock has the next root"
+        return self._each(lambda slot: replace(slot, root=slot.next_root, next_root=b""))
 
     def without_next_root(self) -> KeySlots:
         """With the change of the root given up."""
@@ -131,7 +136,8 @@ def parse(data: bytes) -> tuple[KeySlots, bytes]:
         if said["version"] != VERSION:
             raise Damaged(f"it is of version {said['version']!r}, and this program knows {VERSION}")
         slots = tuple(_slot(each) for each in said["slots"])
-        return KeySlots(str(said["id"]), slots, bool(said["has_store"])), _bytes(said["seal"])
+        known = KeySlots(str(said["id"]), slots, bool(said["has_store"]), int(said["written"]))
+        return known, _bytes(said["seal"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged("it is not what was written") from error
 
@@ -142,17 +148,27 @@ def check(slots: KeySlots, seal: bytes, root: bytes) -> None:
         raise Damaged("it was changed by someone who does not have its key")
 
 
-def write(file: Path, slots: KeySlots, root: bytes) -> None:
-    """Replace the file, whole or not at all, and keep the same in a second one beside it."""
-    said = {**_body(slots), "seal": _text(_seal(slots, root))}
-    data = json.dumps(said, indent=1).encode()
+def write(file: Path, slots: KeySlots, root: bytes) -> KeySlots:
+    """Replace the file, whole or not at all, and keep the same in a second one beside it. Gives what was written.
+
+    Raises StoreFull, StoreReadOnly.
+    """
+    slots = replace(slots, written=slots.written + 1)
+    data = json.dumps({**_body(slots), "seal": _text(_seal(slots, root))}, indent=1).encode()
     for each in (file, second(file)):
         part = each.with_suffix(".part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(each)
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            part.replace(each)
+            flush_folders(file.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise of_disk(error) from error
+    return slots
 
 
 def second(file: Path) -> Path:
@@ -165,6 +181,7 @@ def _body(slots: KeySlots) -> dict[str, Any]:
         "version": VERSION,
         "id": slots.id,
         "has_store": slots.has_store,
+        "written": slots.written,
         "slots": [
             {
                 "id": slot.id,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import platformdirs
 import psutil
 
+from allod.kernel.paths import flush_folders
 from allod.sdk.errors import StartFailed
 
 if TYPE_CHECKING:
@@ -64,10 +65,13 @@ class KeySources:
         return _within(lambda: keyring.get_password(_SERVICE, self.folder_id)) if keyring else None
 
     def into_keyring(self) -> str | None:
-        """A new secret, kept in the OS keyring; None where no keyring keeps it."""
+        """The secret in the OS keyring, made if there is none, never written over; None where no keyring keeps it."""
         keyring = _keyring()
         if keyring is None:
             return None
+        found = self.from_keyring()
+        if found is not None:
+            return found
         secret = secrets.token_hex(32)
 
         def keep() -> str | None:
@@ -75,12 +79,6 @@ class KeySources:
             return keyring.get_password(_SERVICE, self.folder_id)
 
         return secret if _within(keep) == secret else None
-
-    def forget_in_keyring(self) -> None:
-        """Drop the secret from the OS keyring."""
-        keyring = _keyring()
-        if keyring is not None:
-            _within(lambda: keyring.delete_password(_SERVICE, self.folder_id))
 
     # the key file
 
@@ -124,6 +122,7 @@ class KeySources:
                 out.write(f"{secret}\n")
                 out.flush()
                 os.fsync(out.fileno())
+            flush_folders(file.parent, file.parent.parent)
         except OSError as error:
             raise StartFailed(
                 f"The key file {file} cannot be made: {error.strerror}.",

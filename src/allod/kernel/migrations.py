@@ -79,7 +79,7 @@ class Migrator:
 
         step = due[0]
         try:
-            with self._database.transaction(owner) as connection:
+            with self._database.rebuilding(owner) as connection:
                 operations = Operations(MigrationContext.configure(connection))
                 for step in due:
                     step.up(operations)

@@ -140,6 +140,18 @@ class Paths:
         return folder
 
 
+def flush_folders(*folders: Path) -> None:
+    """Have the names in these folders safely on the disk, where the system can: files alone are not enough."""
+    if sys.platform == "win32":
+        return
+    for folder in folders:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextlib.contextmanager
 def locked(paths: Paths) -> Iterator[None]:
     """Inside, nobody else works on this data folder. Raises StartFailed where somebody does."""

@@ -30,6 +30,7 @@ _log = logging.getLogger("allod.scheduler")
 
 _FOREVER = float("inf")
 _GRACE_S = 3.0
+_UNLOAD_S = 10.0
 _BACK_OFF_S = (0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # by failures in a row; the first retry is at once
 
 
@@ -434,7 +435,16 @@ class Scheduler:
             self._refuse(seat, _stopping())
         for seat in loaded:
             self._set_state(seat, "stopping")
-        await asyncio.gather(*(seat.engine.unload(seat.card.id) for seat in loaded))
+        await asyncio.gather(*(self._give_back(seat) for seat in loaded))
+
+    async def _give_back(self, seat: _Seat) -> None:
+        """Unload, whatever the engine does."""
+        try:
+            async with asyncio.timeout(_UNLOAD_S):
+                await seat.engine.unload(seat.card.id)
+        except Exception:
+            _log.exception("%s was not unloaded in order", seat.card.id)
+        self._set_state(seat, "stopped")
 
     async def drop(self, engine: Engine) -> None:
         """Forget all models of an engine that stops. Its runs have a moment to end."""
@@ -451,7 +461,7 @@ class Scheduler:
                     async with asyncio.timeout(_GRACE_S):
                         await seat.idle.wait()
                 self._set_state(seat, "stopping")
-                await seat.engine.unload(seat.card.id)
+                await self._give_back(seat)
 
     def _seat(self, card: ModelCard, engine: LoadableEngine) -> _Seat:
         seat = self._seats.get(card.id)

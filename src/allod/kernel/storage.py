@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -24,7 +23,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import QueuePool
 from sqlcipher3 import dbapi2
 
-from allod.sdk.errors import AllodError, ExtensionFailed, StoreDamaged, StoreFull, StoreReadOnly
+from allod.kernel import disk
+from allod.sdk.errors import (
+    AllodError,
+    ExtensionFailed,
+    StoreBusy,
+    StoreDamaged,
+    StoreFull,
+    StoreReadOnly,
+)
 
 T = TypeVar("T")
 KERNEL = "kernel"
@@ -58,6 +65,8 @@ _ON_SECOND = {
 }
 _REFUSED = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION}
 _ALEMBIC_COPY = "_alembic_tmp_"
+_LOOKING = {"table_info", "table_xinfo", "index_list", "index_info", "index_xinfo", "foreign_key_list"}
+_SPARE_BYTES = 16 << 20
 
 
 class Database:
@@ -126,6 +135,26 @@ class Database:
                 _log.exception("a listener of the store failed")
 
     @contextlib.contextmanager
+    def rebuilding(self, owner: str) -> Iterator[Connection]:
+        """A transaction in which tables may be dropped and made anew without taking the rows that refer to them along.
+
+        At its end no row may refer to nothing. Raises StoreDamaged, and nothing was, if one does.
+        """
+        with self._lock, _told(owner), self._writer.connect() as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute("PRAGMA foreign_keys=OFF")  # has no effect once a transaction has begun
+            try:
+                with connection.begin():
+                    with acting_as(connection, owner):
+                        yield connection
+                    lost = raw.execute("PRAGMA foreign_key_check").fetchone()
+                    if lost is not None:
+                        raise StoreDamaged(f"A row of {lost[0]} would refer to nothing.", fix="Report it.")
+            finally:
+                raw.execute("PRAGMA foreign_keys=ON")
+        self._tell_written()
+
+    @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
         """Inside, no other thread writes."""
         with self._lock:
@@ -133,50 +162,62 @@ class Database:
 
     def copy_to(self, file: Path) -> None:
         """A consistent copy under the same key, while others read and write. `file` must not exist."""
-        with _told(KERNEL), contextlib.closing(_connect(self.file, self._key)) as connection:
+        with self._gate.shared(), _told(KERNEL), contextlib.closing(self._own_connection()) as connection:
             connection.execute("VACUUM INTO ?", (str(file),))
         file.chmod(0o600)
 
-    def rekey(self, key: bytes, progress: Callable[[float], None]) -> None:
-        """Encrypt the whole file anew. Reads and writes wait meanwhile. Raises StoreFull before anything is changed."""
-        size = self.file.stat().st_size
-        if shutil.disk_usage(self.file.parent).free < 2 * size + (1 << 24):
+    def check_room_for_rekey(self) -> None:
+        """Raises StoreFull where the disk has not the room for `rekey`, which writes all pages beside the old ones."""
+        wanted = 2 * self.file.stat().st_size + _SPARE_BYTES
+        if shutil.disk_usage(self.file.parent).free < wanted:
             raise StoreFull(
-                f"Encrypting anew needs {2 * size >> 20} MiB of free space.",
+                f"Encrypting anew needs {-(-wanted >> 20)} MiB of free space.",
                 fix="Free some space, and try again.",
             )
+
+    def rekey(self, key: bytes, progress: Callable[[float], None]) -> None:
+        """Encrypt the whole file anew. Reads and writes wait meanwhile."""
+        with self._lock, self._gate.alone(), _told(KERNEL), self._told_by_size(progress):
+            self._reader.dispose()
+            with self._writer.connect() as connection:
+                raw: Any = connection.connection.driver_connection
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                raw.execute(f"PRAGMA rekey=\"x'{key.hex()}'\"")
+            self._key = key  # from here on the file is under the new key, whatever comes
+            self._writer.dispose()
+            self._writer = _engine(self.file, key)
+            self._reader = _engine(self.file, key, readers=_READERS)
+        self._fold()
+        progress(1.0)
+
+    @contextlib.contextmanager
+    def _told_by_size(self, progress: Callable[[float], None]) -> Iterator[None]:
+        """Inside, tell how far a rekey is: its new pages pile up in the write-ahead log."""
+        size = self.file.stat().st_size
         wal = self.file.with_name(f"{self.file.name}-wal")
         ended = threading.Event()
 
-        def watch() -> None:  # the new pages pile up in the write-ahead log before they replace the old ones
+        def watch() -> None:
             while not ended.wait(0.2):
                 with contextlib.suppress(FileNotFoundError):
                     progress(min(0.99, wal.stat().st_size / max(1, size)))
 
-        with self._lock, self._gate.alone(), _told(KERNEL):
-            self._reader.dispose()
-            watcher = threading.Thread(target=watch, name="rekey-progress", daemon=True)
-            watcher.start()
-            try:
-                with self._writer.connect() as connection:
-                    raw: Any = connection.connection.driver_connection
-                    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                    raw.execute(f"PRAGMA rekey=\"x'{key.hex()}'\"")
-                    raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                ended.set()
-                watcher.join()
-            self._key = key
-            self._writer.dispose()
-            self._writer = _engine(self.file, key)
-            self._reader = _engine(self.file, key, readers=_READERS)
-        progress(1.0)
+        watcher = threading.Thread(target=watch, name="rekey-progress", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
 
     def problems(self) -> list[str]:
         """What SQLCipher and SQLite find wrong with the file; empty if it is sound. Reads all of it."""
-        with _told(KERNEL), contextlib.closing(_connect(self.file, self._key)) as connection:
+        with self._gate.shared(), _told(KERNEL), contextlib.closing(self._own_connection()) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA cipher_integrity_check")]
             return found + [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+
+    def _own_connection(self) -> Any:
+        return _connect(self.file, self._key)
 
     async def scrub(self) -> None:
         """Fold the write-ahead log, where pages from before a deletion still lie (`secure_delete` empties the rest)."""
@@ -327,12 +368,9 @@ class _Rights:
             return sqlite3.SQLITE_OK
         if action in _REFUSED:
             return sqlite3.SQLITE_DENY
-        if action == sqlite3.SQLITE_PRAGMA:  # looking at a table is fine, setting anything is not
-            return (
-                sqlite3.SQLITE_OK
-                if first == "cipher_version" or self._is_own(second)
-                else sqlite3.SQLITE_DENY
-            )
+        if action == sqlite3.SQLITE_PRAGMA:  # looking at its own tables is fine, setting anything is not
+            may = first == "cipher_version" or (first in _LOOKING and self._is_own(second))
+            return sqlite3.SQLITE_OK if may else sqlite3.SQLITE_DENY
         name = first if action in _ON_FIRST else second if action in _ON_SECOND else None
         return sqlite3.SQLITE_OK if name is None or self._is_own(name) else sqlite3.SQLITE_DENY
 
@@ -357,27 +395,29 @@ def _told(owner: str, *, reads: bool = False) -> Iterator[None]:
             raise
         raise raised from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _full() from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise _read_only() from error
+        if error.errno in disk.REFUSALS:
+            raise disk.of_disk(error) from error
         raise
 
 
 def _as_allod_error(error: Any, owner: str, reads: bool) -> AllodError | None:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL:
-        return _full()
+        return disk.full()
     if code == sqlite3.SQLITE_READONLY and reads:
         return ExtensionFailed(
             f"{owner!r} wanted to write where it may only read.", fix="Report it to its author."
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return _read_only()
+        return disk.read_only()
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return StoreDamaged(
             "allod.db cannot be read with this data folder's key: it is damaged, or of another data folder.",
             fix="Nothing was changed. Restore a backup: allod restore FILE",
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy(
+            "The store is in use by something that does not let go.", fix="Try again in a moment."
         )
     if code == sqlite3.SQLITE_IOERR:
         return StoreReadOnly("The disk reported an error.", fix="Look at the disk, then start Allod again.")
@@ -387,16 +427,3 @@ def _as_allod_error(error: Any, owner: str, reads: bool) -> AllodError | None:
             fix="Its tables begin with its name and two underscores. Report it to its author.",
         )
     return None
-
-
-def _read_only() -> StoreReadOnly:
-    return StoreReadOnly(
-        "The data folder's disk does not let the store be written.",
-        fix="Make the data folder writable, or move it to another disk and set ALLOD_HOME.",
-    )
-
-
-def _full() -> StoreFull:
-    return StoreFull(
-        "The disk is full, so this was not kept.", fix="Free some space. What was kept before is safe."
-    )

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,21 +103,27 @@ class Vault:
         return False
 
     def unlock(self, secret: str) -> None:
-        """Open with a passphrase or a recovery code. One try at a time, each wrong one makes the next wait longer.
+        """Open with a passphrase or a recovery code; where it is open already, only see whether the secret is right.
 
-        Raises WrongPassphrase, TooManyTries.
+        One try at a time, and each wrong one makes the next wait longer. Raises WrongPassphrase, TooManyTries.
         """
-        if self.is_open:
-            return
-        with self._tries.one():
-            code = keyslots.as_code(secret)
-            given: list[tuple[str, Kind]] = [(secret, "passphrase")]
-            if code is not None:
-                given.append((code, "recovery"))
-            if not any(self._try(text, kind, self._candidates()) for text, kind in given):
+        code = keyslots.as_code(secret)
+        given: list[tuple[str, Kind]] = [(secret, "passphrase")]
+        if code is not None:
+            given.append((code, "recovery"))
+        with self._tries.one(), self._lock:
+            if self.is_open:
+                is_right = any(self._opens(text, kind) for text, kind in given)
+            else:
+                is_right = any(self._try(text, kind, self._candidates()) for text, kind in given)
+            if not is_right:
                 raise WrongPassphrase(
                     "No lock of the store opens with this.", fix="Mind the keyboard and Caps Lock."
                 )
+
+    def _opens(self, secret: str, kind: Kind) -> bool:
+        """Whether a lock of this kind opens with it now. Changes nothing."""
+        return any(_is_opened(self._known(), slot, secret) for slot in keyslots.of_kind(self.slots(), kind))
 
     def _try(self, secret: str, kind: Kind, found: list[tuple[KeySlots, bytes]]) -> bool:
         damage: Damaged | None = None
@@ -161,7 +168,9 @@ class Vault:
             except (Damaged, OSError) as error:
                 damage = error
         if found:
-            return found
+            return sorted(
+                found, key=lambda read: -read[0].written
+            )  # after a kill between two writes one is older
         if damage is not None:
             raise StartFailed(
                 f"{self._paths.key_slots} cannot be used: {damage}. Nothing was changed.",
@@ -215,6 +224,7 @@ class Vault:
         """One more lock, and for a recovery code the code, which is not kept. Raises Conflict, BadRequest."""
         with self._lock:
             root, slots = self.root, self._known()
+            self._check_settled()
             if kind not in ASKED and keyslots.of_kind(slots.slots, kind):
                 raise Conflict(f"There is a {kind} already.", fix="`allod vault remove` takes it away first.")
             code = keyslots.new_code() if kind == "recovery" else ""
@@ -241,26 +251,43 @@ class Vault:
         """Take a lock away, at once. Raises NotFound, and Conflict for the last one."""
         with self._lock:
             assert self.root
+            self._check_settled()
             slots = self._known()
             slot = next((each for each in slots.slots if each.id == slot_id), None)
             if slot is None:
                 raise NotFound(f"No lock has the id {slot_id!r}.", fix="`allod vault slots` lists them.")
-            if len(slots.slots) == 1:
+            if not self._could_open(slots.without(slot_id)):
                 raise Conflict(
-                    "This is the last lock: without it nobody could open the store.", fix="Add another first."
+                    "Without this lock nobody could open the store: no other one opens it now.",
+                    fix="Add another first.",
                 )
+            # its key file or keyring entry stays: a copy of the folder or a backup may still need it
             self._write(slots.without(slot_id))
-            if slot.kind == "keyring":
-                KeySources(self.folder_id, self._paths.data).forget_in_keyring()
+
+    def _could_open(self, slots: KeySlots) -> bool:
+        """Whether a person, or this machine as it is now, could open the store with these locks."""
+        if slots.opens_elsewhere():
+            return True
+        for kind, get in _own_sources(KeySources(slots.id, self._paths.data)):
+            secret = get() if keyslots.of_kind(slots.slots, kind) else None
+            if secret is not None and any(
+                _is_opened(slots, slot, secret) for slot in keyslots.of_kind(slots.slots, kind)
+            ):
+                return True
+        return False
+
+    def _check_settled(self) -> None:
+        if self._next_root:
+            raise Conflict(
+                "A change of the root key has not come to its end.", fix="Start the server anew first."
+            )
 
     def change_root(self, database: Database, progress: Callable[[float], None]) -> None:
         """A new root key: the whole store is encrypted anew. All locks stay. Survives being killed at any moment."""
         with self._lock:
             assert self.root
-            if self._next_root:
-                raise Conflict(
-                    "An earlier change of the root key broke off.", fix="Start the server anew first."
-                )
+            self._check_settled()
+            database.check_room_for_rekey()
             self._next_root = fresh = crypto.new_key()
             self._write(self._known().with_next_root(fresh))
             database.rekey(
@@ -268,9 +295,11 @@ class Vault:
             )  # if it fails, the next start finds out how
             self._root, self._next_root = fresh, b""
             self._write(self._known().with_next_as_root())
-            shutil.rmtree(
-                self._paths.backups, ignore_errors=True
-            )  # what is under the old key must not outlive it
+            self._drop_old_copies()
+
+    def _drop_old_copies(self) -> None:
+        """What is under an old key must not outlive it."""
+        shutil.rmtree(self._paths.backups, ignore_errors=True)
 
     # the store
 
@@ -299,7 +328,7 @@ class Vault:
                 self._next_root = b""
                 slots = slots.without_next_root()
             if slots != self._slots or not slots.has_store:
-                self._write(KeySlots(slots.id, slots.slots, has_store=True))
+                self._write(replace(slots, has_store=True))
             return database
 
     def _known(self) -> KeySlots:
@@ -308,8 +337,15 @@ class Vault:
 
     def _write(self, slots: KeySlots) -> None:
         assert self._root is not None
-        keyslots.write(self._paths.key_slots, slots, self._root)
-        self._slots = slots
+        self._slots = keyslots.write(self._paths.key_slots, slots, self._root)
+
+
+def _is_opened(slots: KeySlots, slot: Slot, secret: str) -> bool:
+    try:
+        slots.open(slot, secret)
+    except (WrongKey, Damaged):
+        return False
+    return True
 
 
 def _holds_something(file: Path) -> bool:

@@ -26,6 +26,7 @@
     │   └── EngineGone             502 engine_gone              the engine's process ended or hung
     ├── EgressFailed               502 egress_failed            an allowed request to the world did not work
     ├── LoadFailed                 503 load_failed              a model could not be loaded
+    ├── StoreBusy                  503 store_busy               something does not let go of the store
     ├── StoreReadOnly              503 store_read_only          the disk does not let anything be written
     ├── StoreFull                  507 store_full               the disk is full
     ├── ModelTooLarge              507 model_too_large          a model does not fit in memory
@@ -175,6 +176,12 @@ class MigrationFailed(AllodError):
     """An owner's tables could not be brought up to date. They are as they were before."""
 
     code, source = "migration_failed", "store"
+
+
+class StoreBusy(AllodError):
+    """Something does not let go of the store."""
+
+    status, code, source = 503, "store_busy", "store"
 
 
 class StoreReadOnly(AllodError):

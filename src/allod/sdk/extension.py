@@ -31,8 +31,8 @@ API = 1
 """The major version of this contract. Within a major, only additions."""
 
 RESERVED_NAMES = (
-    # Allod's own: routes of the kernel, and the namespaces of its settings and tables
-    *"backup docs doctor egress events extensions jobs kernel keys server sessions settings tools vault".split(),
+    # Allod's own: routes of the kernel, rights, and the namespaces of its settings and tables
+    *"admin backup docs doctor egress events extensions jobs kernel keys read server sessions settings tools vault".split(),
     # words of Ollama's API
     *"blobs chat copy create delete embed embeddings generate ps pull push show tags version".split(),
 )
@@ -42,7 +42,7 @@ RESERVED_NAMES = (
 class Manifest(BaseModel):
     """Who an extension is, and what it asks for."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", max_length=40)
     """Namespace of its settings, tables, secrets, routes and logs. Not one of RESERVED_NAMES."""

@@ -91,7 +91,8 @@ def _settings_table(fields: Mapping[str, Any], prefix: str | None) -> str:
             kind_of(field),
             f"`{json.dumps(field.get('default'))}`",
             field.get("title", ""),
-            field.get("description", "") + (" Counts at the next start." if field.get("at_next_start") else ""),
+            field.get("description", "")
+            + (" Counts at the next start." if field.get("at_next_start") else ""),
         )
         for name, field in fields.items()
     ]

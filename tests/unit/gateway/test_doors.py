@@ -331,6 +331,7 @@ def test_what_is_kept_needs_a_key_or_a_session(keys: Known, path: str, method: s
             [("GET", "/api/llamacpp/models"), ("POST", "/api/llamacpp/models")],
             [("POST", "/v1/chat/completions"), ("GET", "/api/terminal/history"), ("GET", "/api/settings")],
         ),
+        ("keysmith", [("GET", "/api/keysmith/x"), ("POST", "/api/keysmith/x")], [("GET", "/api/keys")]),
     ],
 )
 def test_a_key_opens_what_it_was_made_for(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, inspect, text
 
 from allod.kernel import schema
 from allod.kernel.migrations import Migrator
@@ -91,6 +91,35 @@ def test_if_one_fails_none_was_taken(
     assert rows(database) == [(1, "kept")]
     assert migrator.bring_up("ann", steps(create, fill)) == []  # the version before still works
     assert database.problems() == []
+
+
+def test_a_table_that_is_made_anew_keeps_the_rows_that_refer_to_it(
+    migrator: Migrator, database: Database
+) -> None:
+    def two(op: Any) -> None:
+        op.create_table("ann__thread", Column("id", Integer, primary_key=True), Column("title", String))
+        thread = ForeignKey("ann__thread.id", ondelete="CASCADE")
+        op.create_table(
+            "ann__message", Column("id", Integer, primary_key=True), Column("thread", Integer, thread)
+        )
+        op.execute("INSERT INTO ann__thread VALUES (1, 'x')")
+        op.execute("INSERT INTO ann__message VALUES (1, 1), (2, 1)")
+
+    def rebuild(op: Any) -> None:
+        with op.batch_alter_table("ann__thread") as thread:
+            thread.alter_column("title", nullable=False)
+
+    def orphan(op: Any) -> None:
+        op.execute("DELETE FROM ann__thread")
+
+    migrator.bring_up("ann", steps(two, rebuild))
+    with database.transaction(KERNEL) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM ann__message").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    with pytest.raises(MigrationFailed, match="refer to nothing"):
+        migrator.bring_up("ann", steps(two, rebuild, orphan))
+    with database.transaction(KERNEL) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM ann__thread").scalar() == 1
 
 
 def test_newer_tables_are_left_alone(migrator: Migrator, database: Database) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -26,6 +26,7 @@ from allod.sdk.errors import (
     NotFound,
     StartFailed,
     StoreDamaged,
+    StoreFull,
     TooManyTries,
     WrongPassphrase,
 )
@@ -280,8 +281,12 @@ def test_the_keyring_is_chosen_where_there_is_one(paths: Paths, keyring: Path) -
     assert [slot.kind for slot in vault.slots()] == ["keyring"]
     assert Vault(paths).open_by_itself()
     vault.add("passphrase", WORDS)
+    kept = keyring.read_text()
     vault.remove(vault.slots()[0].id)
-    assert json.loads(keyring.read_text()) == {}
+    assert keyring.read_text() == kept  # a backup, or a copy of the folder, may still need it
+    vault.add("keyring")
+    assert keyring.read_text() == kept
+    assert Vault(paths).open_by_itself()
 
 
 def test_a_locked_keyring_is_not_waited_for(
@@ -310,6 +315,43 @@ def test_the_last_lock_stays(paths: Paths) -> None:
         other.add("keyfile")
 
 
+def test_the_last_lock_that_opens_now_stays(paths: Paths) -> None:
+    vault = Vault(paths)
+    vault.open_by_itself()
+    passphrase, _ = vault.add("passphrase", WORDS)
+    key_file(paths, vault).unlink()  # as on another machine
+    with pytest.raises(Conflict, match="no other one opens it now"):
+        vault.remove(passphrase.id)
+    other = Vault(paths)
+    other.open_by_itself()
+    other.unlock(WORDS)
+
+
+def test_an_open_store_still_asks_for_the_right_passphrase(paths: Paths) -> None:
+    vault = Vault(paths)
+    vault.create(WORDS)
+    with pytest.raises(WrongPassphrase):
+        vault.unlock("anything at all")
+    with pytest.raises(TooManyTries):
+        vault.unlock(WORDS)
+    time.sleep(1.01)
+    vault.unlock(WORDS)
+    assert vault.is_open
+
+
+def test_a_kill_between_the_two_files_undoes_no_removal(paths: Paths) -> None:
+    vault = Vault(paths)
+    vault.open_by_itself()
+    passphrase, _ = vault.add("passphrase", WORDS)
+    before = keyslots.second(paths.key_slots).read_bytes()
+    vault.remove(passphrase.id)
+    keyslots.second(paths.key_slots).write_bytes(before)  # as if killed after the first of the two writes
+    other = Vault(paths)
+    assert other.open_by_itself()
+    assert [slot.kind for slot in other.slots()] == ["keyfile"]
+    assert b"passphrase" not in keyslots.second(paths.key_slots).read_bytes()
+
+
 def test_a_removed_passphrase_opens_nothing(paths: Paths) -> None:
     vault = Vault(paths)
     vault.create(WORDS)
@@ -330,7 +372,8 @@ def test_a_damaged_file_is_mended_from_its_copy(paths: Paths) -> None:
         other = Vault(paths)
         assert other.open_by_itself()
         assert other.root == vault.root
-        assert paths.key_slots.read_bytes() == whole
+        assert keyslots.read(paths.key_slots)[0].slots == tuple(vault.slots())
+        assert paths.key_slots.read_bytes() == keyslots.second(paths.key_slots).read_bytes()
 
 
 def test_every_flipped_byte_is_found(paths: Paths) -> None:
@@ -435,6 +478,48 @@ def test_the_root_is_changed_under_all_locks(paths: Paths) -> None:
         with reopened.transaction(KERNEL) as connection:
             assert connection.exec_driver_sql("SELECT x FROM kernel__t").scalar() == 42
         reopened.dispose()
+
+
+def test_a_change_of_the_root_needs_room_and_can_be_tried_again(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = Vault(paths)
+    vault.open_by_itself()
+    database = vault.open_store()
+    before = paths.key_slots.read_bytes()
+    usage = shutil.disk_usage(paths.data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(StoreFull):
+        vault.change_root(database, lambda _: None)
+    assert paths.key_slots.read_bytes() == before
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    vault.change_root(database, lambda _: None)
+    database.dispose()
+    last = Vault(paths)
+    last.open_by_itself()
+    last.open_store().dispose()
+
+
+def test_while_a_change_of_the_root_is_open_no_lock_changes(paths: Paths) -> None:
+    vault = Vault(paths)
+    vault.open_by_itself()
+    database = vault.open_store()
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "the disk failed")
+
+    database.rekey = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(OSError, match="the disk failed"):
+        vault.change_root(database, lambda _: None)
+    database.dispose()
+    with pytest.raises(Conflict):
+        vault.add("passphrase", WORDS)
+    with pytest.raises(Conflict):
+        vault.remove(vault.slots()[0].id)
+    other = Vault(paths)
+    other.open_by_itself()
+    other.open_store().dispose()
+    other.add("passphrase", WORDS)
 
 
 @pytest.mark.parametrize("has_rekeyed", [False, True])
