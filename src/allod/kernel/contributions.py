@@ -46,6 +46,13 @@ def gather(extension: Extension[Any]) -> Contributions:
         subscriptions=_all("subscriptions", extension.subscriptions(), Subscription),
         services=dict(extension.services()),
     )
+    _check_engines_and_services(found)
+    _check_stages(found)
+    _check_work(found)
+    return found
+
+
+def _check_stages(found: Contributions) -> None:
     for stage in found.stages:
         _check_name("stage", stage)
         if not isinstance(getattr(stage, "phase", None), Phase):
@@ -53,6 +60,9 @@ def gather(extension: Extension[Any]) -> Contributions:
         if stage.on_failure not in ("refuse", "skip"):
             raise Mistyped(f"the stage {stage.name!r} has on_failure = {stage.on_failure!r}")
         _check_async(stage, "before", "after")
+
+
+def _check_work(found: Contributions) -> None:
     for tool in found.tools:
         _check_name("tool", tool)
         _check_model(f"the tool {tool.name!r}", getattr(tool, "arguments", None))
@@ -64,10 +74,20 @@ def gather(extension: Extension[Any]) -> Contributions:
     for subscription in found.subscriptions:
         if not (isinstance(subscription.kind, type) and issubclass(subscription.kind, Event)):
             raise Mistyped(f"it subscribes to {subscription.kind!r}, which is no event")
+        if subscription.kind is Event:
+            raise Mistyped("it subscribes to Event itself: only events of one class can be heard")
+        if not inspect.iscoroutinefunction(subscription.handler):
+            raise Mistyped(f"its handler of {subscription.kind.__name__} is not `async def`")
+
+
+def _check_engines_and_services(found: Contributions) -> None:
+    for engine in found.engines:
+        _check_async(engine, "models")
     for kind, service in found.services.items():
+        if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+            raise Mistyped(f"the interface {kind.__name__} needs @runtime_checkable")
         if not isinstance(service, kind):
             raise Mistyped(f"its service {type(service).__name__} is no {kind.__name__}")
-    return found
 
 
 def _all(what: str, given: Iterable[Any], kind: type[Any]) -> tuple[Any, ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 T = TypeVar("T")
+_LETS_GO_S = 1
+_log = logging.getLogger("allod.custody")
 
 _owner: ContextVar[str] = ContextVar("allod_owner", default="")
 _tasks: defaultdict[str, WeakSet[asyncio.Task[Any]]] = defaultdict(WeakSet)
@@ -30,6 +33,49 @@ def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """A task of the server's own, whoever's code runs now: an extension's would end with it."""
     with acting(""):
         return asyncio.create_task(work, name=name)
+
+
+class Misbehaved(Exception):
+    """Code of an extension did what only the server itself may do."""
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether `error` is a mistake of the code that was called, and not the server's own wish to stop."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() == 0  # nobody cancelled us: it was raised
+    return isinstance(error, (Exception, SystemExit))
+
+
+async def call(owner: str, work: Callable[[], Awaitable[T]], within_s: float) -> T:
+    """What `work` gives, run in a task of `owner`'s.
+
+    Raises TimeoutError after `within_s` seconds, also where it does not let itself be cancelled (then it is left to
+    run, and named); Misbehaved where it wants to end the program or cancels itself.
+    """
+
+    async def guarded() -> T:
+        try:
+            return await work()
+        except SystemExit as error:
+            raise Misbehaved("it wanted to end the whole program") from error
+
+    with acting(owner):
+        task = asyncio.create_task(guarded(), name=f"{owner}: {getattr(work, '__name__', 'work')}")
+    try:
+        done, _ = await asyncio.wait({task}, timeout=within_s)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        await asyncio.wait({task}, timeout=_LETS_GO_S)
+        if not task.done():
+            _log.error("%s does not let itself be cancelled", task.get_name())
+        raise TimeoutError
+    if task.cancelled():
+        raise Misbehaved("it cancelled itself")
+    return task.result()
 
 
 def owner() -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -48,6 +49,10 @@ class Rooms(Protocol):
 
     async def clear(self, name: str) -> list[str]:
         """End what it left behind: tasks, children, transfers. Says what that was."""
+        ...
+
+    def reorder(self, names: Sequence[str]) -> None:
+        """These run now, in this order."""
         ...
 
     async def disabled(self) -> set[str]:
@@ -99,8 +104,9 @@ class Host:
         return [(name, kind.__module__.removesuffix(".extension")) for name, kind in kinds]
 
     def engines(self) -> list[Engine]:
-        """The engines of those that run."""
-        return [engine for entry in self.entries() for engine in entry.contributions.engines]
+        """The engines of those that run, Allod's own first: whoever installs another keeps the default model."""
+        ordered = sorted(self.entries(), key=lambda entry: not entry.is_builtin)
+        return [engine for entry in ordered for engine in entry.contributions.engines]
 
     def routers(self) -> Mapping[str, APIRouter]:
         """The routers of those that run, by name."""
@@ -156,9 +162,8 @@ class Host:
         if entry is None or entry.extension is None:
             return
         try:
-            with custody.acting(name):
-                async with asyncio.timeout(START_S):
-                    await entry.extension.settings_changed(before)
+            extension = entry.extension
+            await custody.call(name, lambda: extension.settings_changed(before), START_S)
         except Exception:
             _log.exception("%s did not take its changed settings in order", name)
 
@@ -168,9 +173,7 @@ class Host:
         for entry in self.entries():
             if entry.extension is not None:
                 try:
-                    with custody.acting(entry.name):
-                        async with asyncio.timeout(START_S):
-                            found += await entry.extension.checks()
+                    found += await custody.call(entry.name, entry.extension.checks, START_S)
                 except Exception as error:
                     found.append(_check(entry, "warn", f"its own check failed: {_words(error)}", _UPDATE))
             elif entry.state in ("failed", "refused"):
@@ -227,7 +230,9 @@ class Host:
             if entry.state == "found":
                 await self._start(entry)
         waiting = [
-            e for e in self._entries.values() if e.state == "stopped" and entry.name in self._needs_of(e.name)
+            e
+            for e in self._entries.values()
+            if e.state in ("stopped", "refused") and entry.name in self._needs_of(e.name)
         ]
         for other in in_order(waiting):
             await self._start(other)
@@ -256,7 +261,7 @@ class Host:
             return
         try:
             with custody.acting(entry.name):
-                entry.kind = checked(entry.point.load(), entry.name)
+                entry.kind = checked(_loaded(entry), entry.name)
         except Refused as refused:
             self._set(entry, "refused", str(refused), refused.fix)
             return
@@ -279,34 +284,57 @@ class Host:
                 entry,
                 "refused",
                 reason,
-                f"Install it, or see why it does not run: allod extensions {missing[0]}",
+                f"Install it, or see why it does not run: allod extensions show {missing[0]}",
             )
             return
-        step = "It did not begin"
-        try:
-            with custody.acting(entry.name):
-                assert entry.kind is not None
-                extension = entry.kind(await self._rooms.context(entry.kind))
-                entry.extension = extension
-                step = "Its tables could not be brought up to date"
-                await self._rooms.migrate(extension)
-                step = "It did not start"
-                async with asyncio.timeout(START_S):
-                    await extension.start()
-                entry.has_started = True
-                step = "What it contributes is not in order"
-                entry.contributions = gather(extension)
-                await self._rooms.seat(entry.name, entry.contributions)
-        except Exception as error:
-            await self._fail(entry, step, error)
-            return
-        self._order.append(entry.name)
+        steps = [
+            ("It did not begin", self._make),
+            ("Its tables could not be brought up to date", self._migrate),
+            ("It did not start", self._start_itself),
+            ("What it contributes is not in order", self._seat),
+        ]
+        for step, work in steps:
+            try:
+                with custody.acting(entry.name):
+                    await work(entry)
+            except BaseException as error:
+                if not custody.is_fault(error):
+                    raise
+                await self._fail(entry, step, error)
+                return
+        self._put_in_order(entry.name)
         self._set(entry, "active")
         if self._has_doors:
             await self._open_door(entry)
 
+    async def _make(self, entry: Entry) -> None:
+        assert entry.kind is not None
+        context = await self._rooms.context(entry.kind)
+        entry.kind.Settings.model_json_schema()  # a form that cannot be shown fails here, not on everybody's page
+        entry.extension = entry.kind(context)
+
+    async def _migrate(self, entry: Entry) -> None:
+        assert entry.extension is not None
+        await self._rooms.migrate(entry.extension)
+
+    async def _start_itself(self, entry: Entry) -> None:
+        assert entry.extension is not None
+        await custody.call(entry.name, entry.extension.start, START_S)
+        entry.has_started = True
+
+    async def _seat(self, entry: Entry) -> None:
+        assert entry.extension is not None
+        entry.contributions = gather(entry.extension)
+        await self._rooms.seat(entry.name, entry.contributions)
+
+    def _put_in_order(self, name: str) -> None:
+        """Add it to those that run: always in the order in which a fresh start would bring them up."""
+        running = {*self._order, name}
+        self._order = [each.name for each in in_order(list(self._entries.values())) if each.name in running]
+        self._rooms.reorder(self._order)
+
     async def _open_door(self, entry: Entry) -> None:
-        from fastapi import APIRouter
+        from fastapi import APIRouter, FastAPI
 
         assert entry.extension is not None
         try:
@@ -314,18 +342,25 @@ class Host:
                 router = entry.extension.router()
             if router is not None and not isinstance(router, APIRouter):
                 raise Mistyped(f"router() gives {type(router).__name__}, not an APIRouter")
+            if router is not None:
+                described = FastAPI()
+                described.include_router(router, prefix=f"/api/{entry.name}")
+                described.openapi()
             entry.router = router
-        except Exception as error:
+        except BaseException as error:
+            if not custody.is_fault(error):
+                raise
             await self._fail(entry, "Its routes are not in order", error)
 
-    async def _fail(self, entry: Entry, step: str, error: Exception) -> None:
-        """Leave it out, and give back what it has taken so far."""
-        reason = f"within {START_S} s" if isinstance(error, TimeoutError) else f": {_words(error)}"
-        reason = f"{step} {reason}." if isinstance(error, TimeoutError) else f"{step}{reason}"
-        _log.exception("the extension %s was left out: %s", entry.name, reason, exc_info=error)
+    async def _fail(self, entry: Entry, step: str, error: BaseException) -> None:
+        """Leave it out, with those that need it, and give back what it has taken so far."""
+        is_late = isinstance(error, TimeoutError) and step == "It did not start"
+        reason = f"{step} within {START_S:g} s." if is_late else f"{step}: {_words(error)}"
+        _log.error("the extension %s was left out", entry.name, exc_info=error)
         fix = error.fix if isinstance(error, AllodError) and error.fix else _UPDATE.format(name=entry.name)
-        await self._stop(entry, "failed", reason)
+        await self._stop_with_dependants(entry, "failed", reason)
         entry.fix = fix
+        _log.warning("%s: %s %s", entry.name, reason, fix)
 
     async def _stop(self, entry: Entry, state: State, reason: str) -> None:
         extension, entry.extension = entry.extension, None
@@ -347,9 +382,7 @@ class Host:
 
     async def _end(self, name: str, extension: Extension[Any]) -> None:
         try:
-            with custody.acting(name):
-                async with asyncio.timeout(START_S):
-                    await extension.stop()
+            await custody.call(name, extension.stop, START_S)
         except Exception:
             _log.exception("the extension %s did not stop in order", name)
 
@@ -360,11 +393,27 @@ class Host:
         self._rooms.publish(ExtensionStateChanged(entry.name, state, reason))
 
 
-def _words(error: Exception) -> str:
-    """What can be said of an error: all that was raised on purpose, of others the kind and the author's words."""
+def _loaded(entry: Entry) -> Any:
+    try:
+        return entry.point.load()
+    except SystemExit as error:
+        raise custody.Misbehaved("it wanted to end the whole program") from error
+
+
+def _words(error: BaseException) -> str:
+    """What can be said of an error: what was raised on purpose, and of others where they came from. Their own words may
+    quote what the extension was working on.
+    """
     if isinstance(error, AllodError):
         return error.detail
-    return f"{type(error).__name__}: {error}"[:300]
+    if isinstance(error, (Mistyped, custody.Misbehaved)):
+        return str(error)
+    if isinstance(error, ImportError):
+        return f"{type(error).__name__}: {error.name}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+    return f"{type(error).__name__}{place}"
 
 
 def _check(entry: Entry, status: Literal["warn", "fail"], detail: str, fix: str) -> Check:

@@ -242,6 +242,11 @@ class House:
             if offers(engine, LoadableEngine):
                 await self.scheduler.drop(engine)
 
+    def reorder(self, names: Sequence[str]) -> None:
+        """Stages of one phase have their turn in the order of their extensions."""
+        self.stages.reorder(names)
+        self.table.forget()
+
     async def clear(self, name: str) -> list[str]:
         """End what it left behind. Says what that was."""
         left = [f"the task {task}" for task in await _ended(name)]

@@ -54,8 +54,12 @@ class Entry:
 
 
 def points() -> list[EntryPoint]:
-    """The entry points of all extensions that are installed now, by name."""
-    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    """The entry points of all extensions that are installed now, by name; of two of one name, Allod's own first."""
+
+    def is_foreign(point: EntryPoint) -> bool:
+        return point.dist is None or point.dist.name != "allod"
+
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, is_foreign(point), point.value))
 
 
 def entry_of(point: EntryPoint) -> Entry:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from allod.kernel import custody
 from allod.kernel.offers import offers
 from allod.kernel.scheduler import Scheduler
 from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import BadRequest, LoadFailed, ModelNotFound
 
 DEFAULT_NAMES = ("default", "jan")
+_LIST_S = 30
+_log = logging.getLogger("allod.models")
+
+
+async def _listed(engine: Engine) -> Sequence[ModelCard]:
+    """The models of one engine; none, and a line in the log, where it does not say within its time."""
+    try:
+        async with asyncio.timeout(_LIST_S):
+            return await engine.models()
+    except BaseException as error:
+        if not custody.is_fault(error):
+            raise
+        _log.exception("the engine %s does not list its models", engine.name)
+        return ()
 
 
 class ModelTable:
@@ -25,7 +42,7 @@ class ModelTable:
         """All models, as the engines list them now; the first engine to list an id owns it."""
         known: dict[str, tuple[ModelCard, Engine]] = {}
         for engine in self._engines():
-            for card in await engine.models():
+            for card in await _listed(engine):
                 known.setdefault(card.id.casefold(), (card, engine))
         self._known = known
         return [card for card, _ in known.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,13 @@ class Stages:
         added = [Seated(extension, stage) for stage in stages]
         self._seated = tuple(sorted([*self._seated, *added], key=lambda each: each.stage.phase))
 
+    def reorder(self, extensions: Sequence[str]) -> None:
+        """Put those of one phase in the order of their extensions."""
+        place = {name: number for number, name in enumerate(extensions)}
+        self._seated = tuple(
+            sorted(self._seated, key=lambda each: (each.stage.phase, place.get(each.extension, len(place))))
+        )
+
     def unseat(self, extension: str) -> None:
         """Take an extension's stages out."""
         self._seated = tuple(each for each in self._seated if each.extension != extension)
@@ -60,9 +68,12 @@ class Stages:
         stage = seated.stage
         try:
             with custody.acting(seated.extension):
-                await stage.before(run)
+                async with asyncio.timeout(stage.timeout_s):
+                    await stage.before(run)
             seated.failures = 0
-        except Exception as error:
+        except BaseException as error:
+            if not custody.is_fault(error):
+                raise
             if stage.on_failure == "skip":
                 self._skip(seated, run, error)
                 return
@@ -74,7 +85,7 @@ class Stages:
                 fix=f"See the log, or switch it off: allod extensions disable {seated.extension}",
             ) from error
 
-    def _skip(self, seated: Seated, run: Run, error: Exception) -> None:
+    def _skip(self, seated: Seated, run: Run, error: BaseException) -> None:
         seated.failures += 1
         _log.warning(
             "the stage %s of %s failed and was skipped: %s",
@@ -99,6 +110,9 @@ class Stages:
         for each in seated:
             try:
                 with custody.acting(each.extension):
-                    await each.stage.after(run, usage)
-            except Exception:
+                    async with asyncio.timeout(each.stage.timeout_s):
+                        await each.stage.after(run, usage)
+            except BaseException as error:
+                if not custody.is_fault(error):
+                    raise
                 _log.exception("the stage %s of %s failed after a run", each.stage.name, each.extension)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from allod.kernel import custody
 from allod.sdk.chat import Message, Run
-from allod.sdk.errors import AllodError, BadRequest
+from allod.sdk.errors import AllodError, BadRequest, ExtensionFailed
 from allod.sdk.tools import Tool
 
 LONGEST_RESULT = 32_000
@@ -28,7 +28,15 @@ class Toolbox:
         self._tools: dict[str, tuple[str, Tool[Any]]] = {}
 
     def add(self, extension: str, tools: Sequence[Tool[Any]]) -> None:
-        """Add an extension's tools."""
+        """Add an extension's tools. Raises ExtensionFailed for a name that another one's tool has."""
+        for tool in tools:
+            other = self._tools.get(f"{extension}_{tool.name}")
+            if other is not None:
+                raise ExtensionFailed(
+                    f"Its tool {tool.name!r} has the same name, {extension}_{tool.name}, as one of {other[0]!r}.",
+                    fix="Rename it.",
+                )
+            tool.arguments.model_json_schema()
         self._tools |= {f"{extension}_{tool.name}": (extension, tool) for tool in tools}
 
     def remove(self, extension: str) -> None:
@@ -92,8 +100,13 @@ class Toolbox:
             return f"The tool did not answer within {tool.timeout_s:g} s."
         except AllodError as error:
             return error.message
-        except Exception:
+        except BaseException as error:
+            if not custody.is_fault(error):
+                raise
             _log.exception("the tool %s of %s failed", tool.name, extension)
+            return "The tool failed."
+        if not isinstance(result, str):
+            _log.error("the tool %s of %s gave %s, not text", tool.name, extension, type(result).__name__)
             return "The tool failed."
         if len(result) > LONGEST_RESULT:
             return f"{result[:LONGEST_RESULT]}\n[cut: {len(result) - LONGEST_RESULT} more characters]"

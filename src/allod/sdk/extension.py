@@ -32,7 +32,8 @@ API = 1
 
 RESERVED_NAMES = (
     # Allod's own: routes of the kernel, rights, and the namespaces of its settings and tables
-    *"admin backup docs doctor egress events extensions jobs kernel keys read server sessions settings tools vault".split(),
+    *"admin backup docs doctor egress events extensions jobs kernel".split(),
+    *"keys read server sessions settings tools vault".split(),
     # words of Ollama's API
     *"blobs chat copy create delete embed embeddings generate ps pull push show tags version".split(),
 )

@@ -29,6 +29,9 @@ class Stage:
     on_failure: ClassVar[Literal["refuse", "skip"]] = "refuse"
     """What a raising `before` means: the run is refused, or goes on without this stage, which is said beside it."""
 
+    timeout_s: ClassVar[float] = 60
+    """How long `before` and `after` may take; longer counts as a failure."""
+
     async def before(self, run: Run) -> None:
         """Change `run.request`, or raise an AllodError to refuse it."""
 

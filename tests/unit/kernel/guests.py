@@ -366,3 +366,79 @@ class Slow(Extension[Any]):
 
     async def start(self) -> None:
         time.sleep(1)  # noqa: ASYNC251
+
+
+class StartExits(Extension[Any]):
+    manifest = manifest("start_exits")
+
+    async def start(self) -> None:
+        raise SystemExit("needs another Python")
+
+
+class StartCancels(Extension[Any]):
+    manifest = manifest("start_cancels")
+
+    async def start(self) -> None:
+        raise asyncio.CancelledError
+
+
+class StartHoldsOn(Extension[Any]):
+    """Does not let itself be cancelled, for a while."""
+
+    manifest = manifest("start_holds_on")
+
+    async def start(self) -> None:
+        for _ in range(30):
+            try:
+                await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                continue
+
+
+class SyncHandler(Extension[Any]):
+    manifest = manifest("sync_handler")
+
+    def subscriptions(self) -> Sequence[Subscription[Any]]:
+        return [Subscription(ModelStateChanged, lambda event: None)]  # type: ignore[arg-type, return-value]
+
+
+class Quotes(Extension[Any]):
+    """Fails with words that it was working on."""
+
+    manifest = manifest("quotes")
+
+    async def start(self) -> None:
+        Count.model_validate({"to": SECRET})
+
+
+class BadEngine:
+    name = "bad"
+
+    async def models(self) -> Sequence[Any]:
+        raise RuntimeError("no")
+
+    def chat(self, run: Run) -> Any:
+        raise RuntimeError("no")
+
+
+class BadModels(Extension[Any]):
+    manifest = manifest("bad_models")
+
+    def engines(self) -> Sequence[Any]:
+        return [BadEngine()]
+
+
+class SameTool(Tool[Count]):
+    name = "b_lookup"
+    summary = "Has a name that reads like another's."
+    arguments = Count
+
+    async def call(self, arguments: Count, run: Run) -> Any:
+        return None
+
+
+class ToolOf(Extension[Any]):
+    manifest = manifest("goods")
+
+    def tools(self) -> Sequence[Tool[Any]]:
+        return [SameTool()]
