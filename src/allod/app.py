@@ -24,6 +24,7 @@ from allod import __version__
 from allod.gateway.listen import listen, urls
 from allod.kernel import log
 from allod.kernel.api_keys import ApiKeys
+from allod.kernel.disk import of_disk
 from allod.kernel.doctor import Doctor
 from allod.kernel.house import House
 from allod.kernel.metrics import Metrics
@@ -122,6 +123,7 @@ def serve(options: ServeOptions) -> int:
 
 
 async def _serve(options: ServeOptions) -> None:
+    log.guard(asyncio.get_running_loop())
     with _own_folder() as paths:
         stop = _stop_signal(paths if options.stop_with_stdin else None)
         server = _Server(options, paths)
@@ -286,9 +288,12 @@ def _server_file(paths: Paths, addresses: Sequence[str], key: str) -> Iterator[N
     """While the server runs, a file says where, and lets in who may read it: this user's own commands."""
     said = {"pid": os.getpid(), "urls": list(addresses), "version": __version__, "key": key}
     part = paths.server_file.with_suffix(f".{os.getpid()}")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(said, file)
-    part.replace(paths.server_file)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(said, file)
+        part.replace(paths.server_file)
+    except OSError as error:
+        raise of_disk(error) from error
     try:
         yield
     finally:

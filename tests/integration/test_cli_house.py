@@ -132,12 +132,16 @@ def test_extensions_are_listed_with_what_to_do_about_each_that_does_not_run(hous
     assert shown == lines(house, "extensions", "list")
     assert shown[0].split() == ["NAME", "STATE", "VERSION", "SUMMARY"]
     assert any(line.split()[:3] == ["notes", "active", "1.5"] for line in shown)
-    reason, fix = shown[shown.index("broken: It cannot be imported: RuntimeError: a screw is loose") :][:2]
+    (place,) = [
+        number for number, line in enumerate(shown) if line.startswith("broken: It cannot be imported")
+    ]
+    reason, fix = shown[place : place + 2]
     assert fix.startswith("  → ")
     assert "allod extensions disable broken" in fix
     rows = told(house, "extensions")["extensions"]
     assert {row["name"]: row["state"] for row in rows}["broken"] == "failed"
     assert reason.endswith(next(row["reason"] for row in rows if row["name"] == "broken"))
+    assert "allod_broken.py" in reason
 
 
 def test_an_extension_is_shown(house: RunningServer) -> None:
@@ -158,7 +162,7 @@ def test_an_extension_is_switched_off_and_on(house: RunningServer) -> None:
     assert lines(house, "extensions", "restart", "notes") == ["notes runs again."]
     assert told(house, "extensions", "restart", "notes")["state"] == "active"
     assert get(house, "/api/notes/notes").status == 200
-    assert "a screw is loose" in refused(house, Exit.UNEXPECTED, "extensions", "enable", "broken")
+    assert "cannot be imported" in refused(house, Exit.UNEXPECTED, "extensions", "enable", "broken")
     for act in ("enable", "disable", "restart"):
         refused(house, Exit.NOT_FOUND, "extensions", act, "nobody")
 
@@ -167,7 +171,7 @@ def test_doctor_names_the_broken_one(house: RunningServer) -> None:
     done = allod(house, "doctor")
     assert done.returncode == Exit.UNEXPECTED
     assert "✗ extension broken" in done.stdout
-    assert "a screw is loose" in done.stdout
+    assert "cannot be imported" in done.stdout
     (check,) = [each for each in told_of_doctor(house) if each["name"] == "extension broken"]
     assert (check["status"], "disable broken" in check["fix"]) == ("fail", True)
 
@@ -503,7 +507,7 @@ def test_locks_are_listed_added_and_removed(home: Path) -> None:
         assert told(server, "vault", "remove", slots[0]["id"]) == {"removed": slots[0]["id"]}
         refused(server, Exit.NOT_FOUND, "vault", "remove", slots[0]["id"])
         told(server, "vault", "remove", slots[1]["id"])
-        assert "last lock" in refused(server, Exit.BAD_REQUEST, "vault", "remove", slots[2]["id"])
+        assert "nobody could open" in refused(server, Exit.BAD_REQUEST, "vault", "remove", slots[2]["id"])
         assert lines(server, "vault", "unlock") == ["The store was open already."]
     with running_server(home) as server:
         assert lines(server, "vault")[0] == "The store is locked."

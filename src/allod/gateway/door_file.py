@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import html
 import os
 from pathlib import Path
 
+from allod.kernel.disk import of_disk
 from allod.kernel.sessions import TOKEN_S
 
 _PAGE = """<!doctype html>
@@ -19,34 +21,33 @@ _PAGE = """<!doctype html>
 
 
 class DoorFile:
-    """One file in a 0700 folder; it goes when its token was used, or after a minute."""
+    """Files in a 0700 folder, one for each token; each goes when its token was used, or after a minute."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.url = url
-        self._file = folder / "open.html"
-        self._removal: asyncio.TimerHandle | None = None
+        self._folder = folder
+        for left in folder.glob("open-*.html"):
+            left.unlink(missing_ok=True)
 
     async def write(self, token: str) -> str:
-        """Write it anew, and say where it lies."""
+        """Write one, and say where it lies. Raises StoreFull, StoreReadOnly."""
         address = html.escape(f"{self.url}/#token={token}")
-        await asyncio.to_thread(self._write, _PAGE.format(address=address))
-        self._forget_timer()
-        self._removal = asyncio.get_running_loop().call_later(TOKEN_S, self._unlink)
-        return str(self._file)
+        file = self._file(token)
+        await asyncio.to_thread(_write, file, _PAGE.format(address=address))
+        asyncio.get_running_loop().call_later(TOKEN_S, lambda: file.unlink(missing_ok=True))
+        return str(file)
 
-    async def remove(self) -> None:
-        """Take it away."""
-        self._forget_timer()
-        await asyncio.to_thread(self._unlink)
+    async def remove(self, token: str) -> None:
+        """Take that of this token away."""
+        await asyncio.to_thread(self._file(token).unlink, missing_ok=True)
 
-    def _forget_timer(self) -> None:
-        if self._removal is not None:
-            self._removal.cancel()
+    def _file(self, token: str) -> Path:
+        return self._folder / f"open-{hashlib.sha256(token.encode()).hexdigest()[:16]}.html"
 
-    def _write(self, text: str) -> None:
-        self._unlink()
-        with os.fdopen(os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
 
-    def _unlink(self) -> None:
-        self._file.unlink(missing_ok=True)
+def _write(file: Path, text: str) -> None:
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(text)
+    except OSError as error:
+        raise of_disk(error) from error

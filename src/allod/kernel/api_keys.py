@@ -119,6 +119,11 @@ class ApiKeys:
                 self._used[key.id] = time.time()
         return found
 
+    def holds(self, key_id: str | None) -> bool:
+        """Whether the key of this id still opens something."""
+        key = self._own if key_id == self._own.id else self._keys.get(key_id or "")
+        return key is not None and not key.has_expired
+
     async def flush(self) -> None:
         """Keep when each key was last used; called once a minute and at the end."""
         used, self._used = self._used, {}

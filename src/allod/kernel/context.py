@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from allod.kernel.processes import ChildProcess, ChildProcesses
 from allod.kernel.settings import Settings
 from allod.sdk.context import Chat, Models
-from allod.sdk.errors import ServiceMissing
+from allod.sdk.errors import LoadFailed, ServiceMissing
 from allod.sdk.events import Events
 from allod.sdk.http import HttpClient
 from allod.sdk.jobs import Jobs
@@ -28,24 +28,25 @@ class Services:
     """What extensions offer one another, by the interface of the sdk."""
 
     def __init__(self) -> None:
-        self._offered: dict[type, tuple[str, object]] = {}
+        self._offered: dict[type, list[tuple[str, object]]] = {}
 
     def offer(self, extension: str, services: Mapping[type, object]) -> None:
-        """Add an extension's services; the first who offers a kind keeps it."""
+        """Add an extension's services. Of several of one kind the one that was offered first is given."""
         for kind, service in services.items():
-            self._offered.setdefault(kind, (extension, service))
+            self._offered.setdefault(kind, []).append((extension, service))
 
     def withdraw(self, extension: str) -> None:
         """Take an extension's services out."""
-        self._offered = {kind: pair for kind, pair in self._offered.items() if pair[0] != extension}
+        for kind, pairs in self._offered.items():
+            self._offered[kind] = [pair for pair in pairs if pair[0] != extension]
 
     def get(self, kind: type[T]) -> T:
         """The service of this kind. Raises ServiceMissing."""
-        if kind not in self._offered:
+        if not self._offered.get(kind):
             raise ServiceMissing(
                 f"No extension offers {kind.__name__} now.", fix="`allod extensions` shows which ones run."
             )
-        service: Any = self._offered[kind][1]
+        service: Any = self._offered[kind][0][1]
         return service  # type: ignore[no-any-return]
 
 
@@ -55,9 +56,12 @@ class OwnProcesses:
     def __init__(self, processes: ChildProcesses) -> None:
         self._processes = processes
         self._children: set[ChildProcess] = set()
+        self._is_closed = False
 
     async def spawn(self, name: str, argv: Callable[[Address], Sequence[str]], walls: Walls) -> ChildProcess:
         """Start a program without network that listens on an address of its own."""
+        if self._is_closed:
+            raise LoadFailed(f"{name} was not started: its extension has been stopped.")
         child = await self._processes.spawn(name, argv, walls)
         self._children.add(child)
         child.on_end(lambda: self._children.discard(child))
@@ -69,6 +73,7 @@ class OwnProcesses:
 
     async def close(self) -> list[str]:
         """End what still runs, and say what that was."""
+        self._is_closed = True
         left = list(self._children)
         for child in left:
             await child.stop()

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from allod.kernel.log import said_of
 from allod.kernel.outbox import BATCH, Outbox, Recorded
 from allod.kernel.storage import Database
-from allod.sdk.errors import AllodError
 from allod.sdk.events import Event
 
 if TYPE_CHECKING:
@@ -212,9 +212,9 @@ class _Subscriber(Generic[E]):
             if self._cursor is None:
                 self._cursor = await self._outbox.cursor(self.name, self._new_begins_after)
             rows = await self._outbox.after(self._cursor, name=self._kind.__name__)
-        except AllodError as error:
-            self._is_behind = True  # it goes on with the next event
-            _log.warning("%s hears nothing for now: %s", self.name, error.detail)
+        except Exception as error:  # whatever it is, it goes on with the next event
+            self._is_behind = True
+            _log.warning("%s hears nothing for now: %s", self.name, said_of(error))
             return
         if len(rows) == BATCH:
             self._is_behind = True

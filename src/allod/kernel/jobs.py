@@ -20,6 +20,7 @@ from allod.kernel import custody, job_table
 from allod.kernel.events import EventBus
 from allod.kernel.job_kinds import check_kinds, check_parameters, read_parameters
 from allod.kernel.job_table import ENDED, Claimed, Outcome, Progress
+from allod.kernel.log import said_of
 from allod.kernel.running_job import RunningJob
 from allod.kernel.storage import Database
 from allod.sdk.errors import AllodError, NotFound
@@ -216,8 +217,8 @@ class JobRunner:
                 async with self._turn:
                     for claimed in await self._claim(place):
                         self._begin(place, claimed)
-            except AllodError as error:
-                _log.warning("jobs of %s wait: %s", place.extension, error.detail)
+            except Exception as error:  # whatever it is, the jobs of an extension must not stop for good
+                _log.warning("jobs of %s wait: %s", place.extension, said_of(error))
                 asyncio.get_running_loop().call_later(_TRY_AGAIN_S, place.wanted.set)
 
     async def _claim(self, place: _Place) -> list[Claimed]:

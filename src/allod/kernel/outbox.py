@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Connection, and_, bindparam, delete, false, func, insert, not_, or_, select, update
 
+from allod.kernel.log import said_of
 from allod.kernel.schema import cursors, outbox
 from allod.kernel.storage import KERNEL, Database, acting_as
 from allod.sdk.errors import AllodError, ExtensionFailed
@@ -167,8 +168,8 @@ class Outbox:
                     hand(row)
                 if len(rows) == BATCH:
                     self._news.set()
-            except AllodError as error:
-                _log.warning("recorded events wait for the next one: %s", error.detail)
+            except Exception as error:  # whatever it is, events must not stop for good
+                _log.warning("recorded events wait for the next one: %s", said_of(error))
 
     async def _save_now_and_then(self) -> None:
         while True:

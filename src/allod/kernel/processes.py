@@ -119,9 +119,11 @@ class ChildProcesses:
             async with asyncio.timeout(timeout_s):
                 output, _ = await process.communicate()
         except TimeoutError:
-            process.kill()
-            await process.wait()
             raise LoadFailed(f"{argv[0]} did not end within {timeout_s:g} s.") from None
+        finally:
+            if process.returncode is None:  # also where the asker was cancelled
+                process.kill()
+                await process.wait()
         return output.decode(errors="replace")
 
     async def probe_walls(self) -> dict[str, Any]:

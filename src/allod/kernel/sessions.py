@@ -104,6 +104,10 @@ class Sessions:
             self._by_cookie[session.cookie_sha256] = self._used[session.id] = session
         return session
 
+    def holds(self, session_id: str | None) -> bool:
+        """Whether the session of this id has not ended."""
+        return any(session.id == session_id for session in self.all())
+
     def all(self) -> list[Session]:
         """Those that have not ended, last used first."""
         now = time.time()

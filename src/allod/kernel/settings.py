@@ -43,7 +43,7 @@ class Settings:
         self._stored: dict[str, dict[str, Any]] = {}
         self._models: dict[str, type[BaseModel]] = {}
         self._current: dict[str, BaseModel] = {}
-        self._problems: dict[str, str] = {}
+        self._problems: dict[str, dict[str, str]] = {}  # stored values that no longer fit, and why
         self._database: Database | None = None
         self._one_change = asyncio.Lock()
 
@@ -59,25 +59,24 @@ class Settings:
 
         A value that the user once chose and that no longer fits is passed over, and said in `describe`.
         """
+        problems: dict[str, str] = {}
+        stored = dict(self._stored.get(namespace, {}))
+        while True:
+            try:
+                loaded = self._validated(namespace, model, stored)
+                break
+            except ValidationError as error:
+                field, why = _first_problem(error)
+                name = field.partition(".")[0]
+                if name not in stored:
+                    raise self._not_startable(namespace, field, why) from None
+                _log.warning("the setting %s.%s no longer fits and is passed over: %s", namespace, field, why)
+                problems[name] = why
+                del stored[name]
         self._models[namespace] = model
-        self._problems.pop(namespace, None)
-        try:
-            loaded = self._validated(namespace, model, self._stored.get(namespace, {}))
-        except ValidationError as error:
-            field, why = _first_problem(error)
-            if field.partition(".")[0] not in self._stored.get(namespace, {}):
-                raise self._not_startable(namespace, field, why) from None
-            _log.warning("the setting %s.%s no longer fits and is passed over: %s", namespace, field, why)
-            self._problems[namespace] = f"{field}: {why}"
-            loaded = self._without_stored(namespace, model)
+        self._problems[namespace] = problems
         self._current[namespace] = loaded
         return loaded
-
-    def _without_stored(self, namespace: str, model: type[M]) -> M:
-        try:
-            return self._validated(namespace, model, {})
-        except ValidationError as error:
-            raise self._not_startable(namespace, *_first_problem(error)) from None
 
     def current(self, namespace: str) -> Any:
         """The settings of a namespace that was loaded, as they are now."""
@@ -99,7 +98,7 @@ class Settings:
             "schema": model.model_json_schema(),
             "values": self._current[namespace].model_dump(mode="json"),
             "sources": {field: self._source(namespace, field) for field in model.model_fields},
-            "problem": self._problems.get(namespace, ""),
+            "problems": self._problems.get(namespace, {}),
         }
 
     async def change(
@@ -117,7 +116,8 @@ class Settings:
 
     async def reset(self, namespace: str, field: str, tell: Listener | None = None) -> list[str]:
         """Take back the user's change of one field."""
-        self._check_free(namespace, field)
+        if field not in self._problems.get(namespace, {}):
+            self._check_free(namespace, field)
         async with self._one_change:
             kept = {name: value for name, value in self._stored.get(namespace, {}).items() if name != field}
             return await self._keep(namespace, kept, tell)
@@ -126,6 +126,9 @@ class Settings:
         assert self._database is not None, "settings are changed only where there is a store"
         model = self._known(namespace)
         before = self._current[namespace]
+        unfit = {name: value for name, value in stored.items() if name in self._problems.get(namespace, {})}
+        changed_anew = {name for name in unfit if stored[name] != self._stored.get(namespace, {}).get(name)}
+        stored = {name: value for name, value in stored.items() if name not in unfit or name in changed_anew}
         try:
             after = self._validated(namespace, model, stored)
         except ValidationError as error:
@@ -138,7 +141,7 @@ class Settings:
         await self._database.write(lambda connection: _store(connection, namespace, plain))
         self._stored[namespace] = plain
         self._current[namespace] = after
-        self._problems.pop(namespace, None)
+        self._problems[namespace] = {}
         changed = [name for name in model.model_fields if getattr(before, name) != getattr(after, name)]
         if changed and tell is not None:
             await tell(before)
@@ -175,7 +178,7 @@ class Settings:
     def _source(self, namespace: str, field: str) -> Source:
         if field in self._overrides.get(namespace, {}):
             return "command line"
-        if field in self._stored.get(namespace, {}) and namespace not in self._problems:
+        if field in self._stored.get(namespace, {}) and field not in self._problems.get(namespace, {}):
             return "user"
         if field in _from_environment(namespace):
             return "environment"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -81,6 +81,19 @@ class Extension(Generic[S]):
 
     manifest: ClassVar[Manifest]
     Settings: ClassVar[type[BaseModel]] = NoSettings
+    """What S is: taken from `Extension[MySettings]` by itself."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for base in getattr(cls, "__orig_bases__", ()):
+            named = get_args(base)
+            if (
+                named
+                and isinstance(named[0], type)
+                and issubclass(named[0], BaseModel)
+                and "Settings" not in vars(cls)
+            ):
+                cls.Settings = named[0]
 
     def __init__(self, context: Context[S]) -> None:
         self.context = context

@@ -51,7 +51,7 @@ def build(house: House, door_file: DoorFile, cookie: Callable[[], str]) -> APIRo
         """Open a session with a token: one half comes as a cookie, the other in the answer."""
         if not house.sessions.take_token(body.token):
             raise Unauthorized("This token was used, or is older than 60 s.", fix="Run `allod open` again.")
-        await door_file.remove()
+        await door_file.remove(body.token)
         return await opened(house, request, response, cookie())
 
     @router.delete("/{session_id}", status_code=204)
