@@ -218,7 +218,22 @@ class _Server:
                     raise
                 self._house = house
                 self._load_default_model(house)
+                self._say_what_waits()
             return self._house
+
+    def _say_what_waits(self) -> None:
+        """A locked server listens by config.toml and the environment: what was changed in the store comes too late."""
+        now, wanted = self._server_settings, self._settings.current("server")
+        waiting = [
+            name
+            for name in ("host", "port", "tls_certificate", "tls_key")
+            if getattr(now, name) != getattr(wanted, name)
+        ]
+        if waiting:
+            _log.warning(
+                "these settings of the server count only where it starts unlocked: %s; put them into config.toml",
+                ", ".join(waiting),
+            )
 
     def _load_default_model(self, house: House) -> None:
         if self._settings.current("server").preload:

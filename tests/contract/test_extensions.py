@@ -57,7 +57,6 @@ class Tidy(Extension[Choices]):
     """Keeps all of it."""
 
     manifest = Manifest(name="tidy", summary="Keeps the contract.")
-    Settings = Choices
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -104,7 +103,7 @@ def test_settings_that_are_not_whole_are_named(settings: type[BaseModel], said: 
     class Faulty(Tidy):
         pass
 
-    Faulty.Settings = settings  # type: ignore[assignment]
+    Faulty.Settings = settings
     with pytest.raises(AssertionError, match=said):
         contract.check_settings(Faulty)
 

@@ -285,7 +285,9 @@ def test_serve_says_where_in_json(home: Path) -> None:
     with process.stdout:
         said = json.loads(process.stdout.readline())
         assert said["pid"] == process.pid
-        assert told(home, "ps", "--url", said["urls"][0]) == {"workers": []}
+        assert said["locked"] is False
+        assert json.loads((home / "run/server.json").read_text())["urls"] == said["urls"]
+        assert told(home, "ps") == {"workers": []}
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
 
@@ -293,7 +295,9 @@ def test_serve_says_where_in_json(home: Path) -> None:
 def test_keys_open_a_server_that_asks_for_one(own: RunningServer) -> None:
     nobodys = {"ALLOD_URL": own.url}
     refused(own, Exit.NOT_ALLOWED, "keys", **nobodys)
-    made = allod(own, "keys", "create", "my laptop")  # let in by the run file, which only this user can read
+    made = allod(
+        own, "keys", "create", "my laptop", "--right", "admin"
+    )  # let in by the run file, which only this user can read
     secret = made.stdout.strip()
     assert made.returncode == 0
     assert secret.startswith("sk-allod-")

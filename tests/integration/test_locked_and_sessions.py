@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import stat
@@ -77,6 +78,11 @@ def test_a_wrong_passphrase_waits_and_a_right_one_opens_all(locked: RunningServe
     opened = unlock(locked, WORDS, session=True)
     assert opened.status == 201
     assert get(locked, "/api/settings", headers=halves(opened)).status == 200
+    guessed = unlock(
+        locked, "i know nothing", session=True
+    )  # an open store asks for the right one all the same
+    assert (guessed.status, "set-cookie" in guessed.headers) == (401, False)
+    time.sleep(1.1)
     assert chat(locked, max_tokens=4).status == 200
     assert get(locked, "/api/extensions").json["extensions"][0]["state"] == "active"
     again = unlock(locked, WORDS)  # it is open: this opens one more session, if one is asked for
@@ -164,6 +170,20 @@ def test_sessions_are_listed_and_ended(quiet: RunningServer) -> None:
     assert len(get(quiet, "/api/sessions").json["sessions"]) == before - 1
     assert get(quiet, "/api/settings", headers=session).status == 401
     assert request(quiet, "DELETE", "/api/sessions/none").status == 404
+
+
+def test_who_is_shut_out_hears_nothing_more(quiet: RunningServer) -> None:
+    session = opened(quiet)
+    connection = http.client.HTTPConnection("127.0.0.1", quiet.port, timeout=20)
+    try:
+        connection.request("GET", "/api/events", headers=session)
+        stream = connection.getresponse()
+        assert stream.status == 200
+        request(quiet, "DELETE", "/api/sessions/current", headers=session)
+        request(quiet, "PATCH", "/api/settings/terminal", {"longest_history": 5})
+        assert b"SettingsChanged" not in stream.read()
+    finally:
+        connection.close()
 
 
 def test_a_session_outlives_a_restart(home: Path) -> None:

@@ -29,10 +29,14 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @contextlib.contextmanager
-def connect(url: str | None, *, start: bool = True, preload: bool = False) -> Iterator[Client]:
+def connect(
+    url: str | None, *, start: bool = True, preload: bool = False, own: bool = False
+) -> Iterator[Client]:
     """A client of `url`, else of the running server, else (`start`) of one that ends with this context.
 
-    `preload`: a server that is started loads the default model at once. Raises Failure when there is none.
+    `preload`: a server that is started loads the default model at once. `own`: only the server of this data folder
+    will do, for what a program that merely listens where it usually is must not be told. Raises Failure when there is
+    none.
     """
     if url:
         yield _named(url)
@@ -40,7 +44,7 @@ def connect(url: str | None, *, start: bool = True, preload: bool = False) -> It
     with contextlib.ExitStack() as own, contextlib.ExitStack() as hold:  # what is own ends after the hold
         hold.enter_context(held())
         with one_at_a_time():
-            client = find()
+            client = find(own=own)
             if client is None and start:
                 client = own.enter_context(_started(preload))
         if client is None:
@@ -52,13 +56,15 @@ def connect(url: str | None, *, start: bool = True, preload: bool = False) -> It
         yield client
 
 
-def find() -> Client | None:
-    """The running server: the one of this data folder, else whichever Allod listens on the usual port."""
+def find(*, own: bool = False) -> Client | None:
+    """The running server: the one of this data folder, else (unless `own`) whichever Allod listens as usual."""
     facts = server_facts()
     if facts is not None:
         client = _own(facts)
         if _is_allod(client):
             return client
+    if own:
+        return None
     client = Client(f"http://127.0.0.1:{usual_port()}", _key())
     return client if _is_allod(client) else None
 

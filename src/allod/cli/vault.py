@@ -24,7 +24,7 @@ def overview(context: typer.Context, json: Json = False, url: Url = None) -> Non
     from allod.cli.output import note, show_json
     from allod.cli.server import connect
 
-    with connect(url) as client:
+    with connect(url, own=True) as client:
         state = client.request("GET", "/api/vault")
     if json:
         show_json(state)
@@ -46,7 +46,7 @@ def slots(json: Json = False, url: Url = None) -> None:
     from allod.cli.output import show_json
     from allod.cli.server import connect
 
-    with connect(url) as client:
+    with connect(url, own=True) as client:
         found = client.request("GET", "/api/vault")["slots"]
     if json:
         show_json({"slots": found})
@@ -68,7 +68,7 @@ def unlock(json: Json = False, url: Url = None) -> None:
     from allod.cli.output import show_json
     from allod.cli.server import connect
 
-    with connect(url, start=False) as client:
+    with connect(url, start=False, own=True) as client:
         was_open = _is_open(client)
         if not was_open:
             given = secret(say("Passphrase or recovery code: "))
@@ -100,7 +100,7 @@ def add(
     from allod.cli.output import note, show_json
     from allod.cli.server import connect
 
-    with connect(url) as client:
+    with connect(url, own=True) as client:
         wanted: dict[str, str] = {"kind": kind}
         if kind == "passphrase":
             client.request("GET", "/api/vault")  # it may be refused before somebody thinks of a passphrase
@@ -127,7 +127,7 @@ def remove(
     from allod.cli.output import show_json
     from allod.cli.server import connect
 
-    with connect(url) as client:
+    with connect(url, own=True) as client:
         client.request("DELETE", f"/api/vault/slots/{quote(slot, safe='')}")
     if json:
         show_json({"removed": slot})
@@ -147,7 +147,7 @@ def rotate(
     from allod.cli.output import show_json
     from allod.cli.server import connect
 
-    with connect(url) as client:
+    with connect(url, own=True) as client:
         client.request("GET", "/api/vault")
         if not yes:
             confirm(say("Encrypt everything that is kept anew? Others wait meanwhile. [y/N]"))

@@ -73,6 +73,7 @@ class House:
         self.keys = keys
         self.sessions = sessions
         self.processes = processes
+        self._builtin_only = builtin_only
         self.metrics = metrics
         self.migrator = Migrator(database, paths.backups)
         self.events = EventBus(database)
@@ -111,7 +112,8 @@ class House:
         """Bring the kernel's tables up to date, and read what it keeps."""
         custody.watch(asyncio.get_running_loop())
         await asyncio.to_thread(self.migrator.bring_up, KERNEL, schema.MIGRATIONS)
-        await self.settings.attach(self.database)
+        # the safe mode also gets out of settings with which no server starts
+        await self.settings.attach(self.database, without=("server",) if self._builtin_only else ())
         self.apply_server_settings()
         await self.keys.attach(self.database, self.paths.old_api_keys)
         await self.sessions.attach(self.database)

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -47,10 +47,12 @@ class Settings:
         self._database: Database | None = None
         self._one_change = asyncio.Lock()
 
-    async def attach(self, database: Database) -> None:
-        """Read what the user changed. Namespaces that were loaded before are filled anew."""
+    async def attach(self, database: Database, *, without: Sequence[str] = ()) -> None:
+        """Read what the user changed, but not of the namespaces `without`. Those loaded before are filled anew."""
         self._database = database
         self._stored = await database.read(_stored)
+        for namespace in without:
+            self._stored.pop(namespace, None)
         for namespace, model in list(self._models.items()):
             self.load(namespace, model)
 

@@ -42,7 +42,6 @@ class {kind}(Extension[{kind}Settings]):
     """Greets."""
 
     manifest = Manifest(name="{name}", summary="Greets whoever asks.")
-    Settings = {kind}Settings
 
     def router(self) -> APIRouter:
         """Routes under /api/{name}."""

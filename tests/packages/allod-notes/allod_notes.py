@@ -127,7 +127,6 @@ class Source(BaseModel):
 
 class Notes(Extension[Settings]):
     manifest = Manifest(name="notes", summary="Keeps notes and gives them to the model.", egress=("user",))
-    Settings = Settings
 
     async def start(self) -> None:
         self._store = Store(self.context)

@@ -90,7 +90,6 @@ class Good(Extension[Sized]):
     """Contributes one of everything."""
 
     manifest = manifest("good")
-    Settings = Sized
     instances: ClassVar[list[Good]] = []
 
     async def start(self) -> None:
@@ -258,7 +257,6 @@ class RouterMistyped(Extension[Any]):
 
 class WrongSettings(Extension[Sized]):
     manifest = manifest("wrong_settings")
-    Settings = Sized
 
 
 class MigrationRaises(Extension[Any]):

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from allod.kernel.server_settings import ServerSettings
 from allod.kernel.settings import Settings
 from allod.sdk.errors import StartFailed
+from tests.unit.kernel.database import kernel_database
 
 
 class Kitchen(BaseModel):
@@ -33,6 +34,42 @@ def load(file: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -
 
 def test_without_a_file_the_defaults_hold(file: Path) -> None:
     assert load(file) == Kitchen()
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(default=1, ge=0)
+    is_shut: bool = False
+
+
+async def test_a_value_that_no_longer_fits_takes_no_other_along(tmp_path: Path) -> None:
+    with kernel_database(tmp_path) as database:
+        row = "INSERT INTO kernel__settings VALUES ('kitchen', ?, ?, 0)"
+        for field, value in (("is_shut", "true"), ("gone", "5"), ("size", "-3")):
+            await database.write(lambda c, f=field, v=value: c.exec_driver_sql(row, (f, v)))  # type: ignore[misc]
+        settings = Settings(tmp_path / "config.toml")
+        await settings.attach(database)
+        assert settings.load("kitchen", Strict) == Strict(is_shut=True)
+        described = settings.describe("kitchen")
+        assert set(described["problems"]) == {"gone", "size"}
+        assert described["sources"] == {"size": "default", "is_shut": "user"}
+        await settings.change("kitchen", {"size": 7})
+        await settings.reset("kitchen", "is_shut")
+        assert settings.current("kitchen") == Strict(size=7)
+        assert settings.describe("kitchen")["problems"] == {}
+
+
+async def test_the_safe_mode_passes_the_server_s_own_over(tmp_path: Path) -> None:
+    with kernel_database(tmp_path) as database:
+        settings = Settings(tmp_path / "config.toml")
+        settings.load("kitchen", Strict)
+        await settings.attach(database)
+        await settings.change("kitchen", {"size": 7})
+        other = Settings(tmp_path / "config.toml")
+        other.load("kitchen", Strict)
+        await other.attach(database, without=["kitchen"])
+        assert other.current("kitchen") == Strict()
 
 
 def test_the_environment_wins_over_the_file_and_the_command_line_over_both(

@@ -21,7 +21,6 @@ class LlamaCpp(Extension[LlamaCppSettings]):
     """Finds GGUF files, plans what they take, and runs each in a walled process of its own."""
 
     manifest = Manifest(name="llamacpp", summary="Runs language models on this machine, by llama.cpp.")
-    Settings = LlamaCppSettings
 
     async def start(self) -> None:
         """Look where models lie; nothing is loaded yet."""

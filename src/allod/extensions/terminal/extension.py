@@ -21,7 +21,6 @@ class Terminal(Extension[TerminalSettings]):
         name="terminal",
         summary="Keeps what was typed in `allod chat`, encrypted, so that it can be called back.",
     )
-    Settings = TerminalSettings
 
     def migrations(self) -> Sequence[Migration]:
         """The one table."""
