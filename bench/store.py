@@ -16,9 +16,10 @@ import uvloop
 from pydantic import BaseModel
 from sqlcipher3 import dbapi2
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.event_stream import EventStream
 from allod.kernel.stages import Stages
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.chat import Caller, ChatRequest, Run
 from allod.sdk.events import Event, ModelStateChanged
 from allod.sdk.jobs import Job, JobKind

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from sqlalchemy import Column, Connection, Integer, String, text
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.events import EventBus
 from allod.kernel.jobs import JobRunner
 from allod.kernel.migrations import Migrator
 from allod.kernel.schema import MIGRATIONS
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.events import JobEnded
 from allod.sdk.jobs import Job, JobKind
 from allod.sdk.storage import Migration

@@ -448,6 +448,15 @@ def test_without_a_browser_or_a_server_open_says_what_to_do(house: RunningServer
     assert "allod serve" in refused(home, Exit.UNREACHABLE, "open", "--print")
 
 
+def test_another_folders_server_on_the_usual_port_is_asked_but_never_for_a_secret(
+    house: RunningServer, home: Path
+) -> None:
+    there = {"ALLOD_PORT": str(house.port)}
+    assert "ALLOD_API_KEY" in refused(home, Exit.NOT_ALLOWED, "keys", **there)
+    assert "No server is running" in refused(home, Exit.UNREACHABLE, "vault", "unlock", **there)
+    assert told(home, "vault", **there)["slots"] != told(house, "vault")["slots"]
+
+
 # egress
 
 

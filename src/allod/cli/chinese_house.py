@@ -86,7 +86,7 @@ HOUSE = {
     "Print one value.": "打印一个值。",
     "Change one; the value is read as JSON where it is JSON.": "更改一个；值若是 JSON，就按 JSON 读取。",
     "Take your change back.": "撤销你的更改。",
-    "Passed over, because it no longer fits: {problem}": "已忽略，因为它不再适用：{problem}",
+    "Your value of {setting} no longer fits: {problem}.": "你为 {setting} 设置的值不再适用：{problem}。",
     "{setting} is {value} (from: {source}).": "{setting} 为 {value}（来源：{source}）。",
     "This counts from the server's next start on.": "服务器下次启动后生效。",
     "No server is running that {setting} could be asked of.": "没有正在运行的服务器可以查询或更改 {setting}。",

@@ -41,12 +41,13 @@ def connect(
     if url:
         yield _named(url)
         return
-    with contextlib.ExitStack() as own, contextlib.ExitStack() as hold:  # what is own ends after the hold
+    # what is started ends after the hold
+    with contextlib.ExitStack() as started, contextlib.ExitStack() as hold:
         hold.enter_context(held())
         with one_at_a_time():
             client = find(own=own)
             if client is None and start:
-                client = own.enter_context(_started(preload))
+                client = started.enter_context(_started(preload))
         if client is None:
             raise Failure(
                 say("No server is running."),

@@ -69,8 +69,9 @@ def list_settings(
     ]
     show_table([say("SETTING"), say("VALUE"), say("FROM"), say("TITLE")], rows)
     for each in found:
-        if each["problem"]:
-            note(say("Passed over, because it no longer fits: {problem}", problem=each["problem"]))
+        for field, problem in each["problems"].items():
+            setting = f"{each['namespace']}.{field}"
+            note(say("Your value of {setting} no longer fits: {problem}.", setting=setting, problem=problem))
 
 
 @settings.command("get", help=say("Print one value."))

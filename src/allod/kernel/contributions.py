@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from allod.kernel.faults import Mistyped
 from allod.sdk.engine import Engine
 from allod.sdk.events import Event, Subscription
 from allod.sdk.extension import Extension
@@ -18,10 +19,6 @@ from allod.sdk.stage import Phase, Stage
 from allod.sdk.tools import Tool
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-
-
-class Mistyped(Exception):
-    """Something that was contributed is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)

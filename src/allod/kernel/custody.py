@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from allod.kernel.faults import Misbehaved
+
 T = TypeVar("T")
 _LETS_GO_S = 1
 _log = logging.getLogger("allod.custody")
@@ -33,18 +35,6 @@ def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """A task of the server's own, whoever's code runs now: an extension's would end with it."""
     with acting(""):
         return asyncio.create_task(work, name=name)
-
-
-class Misbehaved(Exception):
-    """Code of an extension did what only the server itself may do."""
-
-
-def is_fault(error: BaseException) -> bool:
-    """Whether `error` is a mistake of the code that was called, and not the server's own wish to stop."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is None or task.cancelling() == 0  # nobody cancelled us: it was raised
-    return isinstance(error, (Exception, SystemExit))
 
 
 async def call(owner: str, work: Callable[[], Awaitable[T]], within_s: float) -> T:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import orjson
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.events import EventBus
 from allod.kernel.outbox import Outbox, Recorded
 from allod.kernel.replay import Lagged, Ring
-from allod.kernel.storage import KERNEL
 from allod.sdk.events import Event
 
 _FRAMES = 4096

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from allod.kernel import custody
-from allod.kernel.contributions import Contributions, Mistyped, gather
-from allod.kernel.installed import Entry, Refused, State, checked, entry_of, in_order, points
+from allod.kernel.contributions import Contributions, gather
+from allod.kernel.faults import Mistyped, is_fault, words_of
+from allod.kernel.installed import Entry, Refused, State, checked, entry_of, in_order, loaded, points
 from allod.sdk.engine import Engine
 from allod.sdk.errors import AllodError, Conflict, NotFound
 from allod.sdk.events import ExtensionStateChanged
@@ -175,7 +175,7 @@ class Host:
                 try:
                     found += await custody.call(entry.name, entry.extension.checks, START_S)
                 except Exception as error:
-                    found.append(_check(entry, "warn", f"its own check failed: {_words(error)}", _UPDATE))
+                    found.append(_check(entry, "warn", f"its own check failed: {words_of(error)}", _UPDATE))
             elif entry.state in ("failed", "refused"):
                 found.append(_check(entry, "fail", entry.reason, entry.fix))
         return found
@@ -261,14 +261,14 @@ class Host:
             return
         try:
             with custody.acting(entry.name):
-                entry.kind = checked(_loaded(entry), entry.name)
+                entry.kind = checked(loaded(entry.point), entry.name)
         except Refused as refused:
             self._set(entry, "refused", str(refused), refused.fix)
             return
         except Exception as error:
             _log.exception("the extension %s cannot be imported", entry.name)
             self._set(
-                entry, "failed", f"It cannot be imported: {_words(error)}", _UPDATE.format(name=entry.name)
+                entry, "failed", f"It cannot be imported: {words_of(error)}", _UPDATE.format(name=entry.name)
             )
             return
         manifest = entry.kind.manifest
@@ -298,7 +298,7 @@ class Host:
                 with custody.acting(entry.name):
                     await work(entry)
             except BaseException as error:
-                if not custody.is_fault(error):
+                if not is_fault(error):
                     raise
                 await self._fail(entry, step, error)
                 return
@@ -348,14 +348,14 @@ class Host:
                 described.openapi()
             entry.router = router
         except BaseException as error:
-            if not custody.is_fault(error):
+            if not is_fault(error):
                 raise
             await self._fail(entry, "Its routes are not in order", error)
 
     async def _fail(self, entry: Entry, step: str, error: BaseException) -> None:
         """Leave it out, with those that need it, and give back what it has taken so far."""
         is_late = isinstance(error, TimeoutError) and step == "It did not start"
-        reason = f"{step} within {START_S:g} s." if is_late else f"{step}: {_words(error)}"
+        reason = f"{step} within {START_S:g} s." if is_late else f"{step}: {words_of(error)}"
         _log.error("the extension %s was left out", entry.name, exc_info=error)
         fix = error.fix if isinstance(error, AllodError) and error.fix else _UPDATE.format(name=entry.name)
         await self._stop_with_dependants(entry, "failed", reason)
@@ -391,29 +391,6 @@ class Host:
         if state in ("failed", "refused"):
             _log.warning("the extension %s does not run. %s %s", entry.name, reason, fix)
         self._rooms.publish(ExtensionStateChanged(entry.name, state, reason))
-
-
-def _loaded(entry: Entry) -> Any:
-    try:
-        return entry.point.load()
-    except SystemExit as error:
-        raise custody.Misbehaved("it wanted to end the whole program") from error
-
-
-def _words(error: BaseException) -> str:
-    """What can be said of an error: what was raised on purpose, and of others where they came from. Their own words may
-    quote what the extension was working on.
-    """
-    if isinstance(error, AllodError):
-        return error.detail
-    if isinstance(error, (Mistyped, custody.Misbehaved)):
-        return str(error)
-    if isinstance(error, ImportError):
-        return f"{type(error).__name__}: {error.name}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    place = f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
-    return f"{type(error).__name__}{place}"
 
 
 def _check(entry: Entry, status: Literal["warn", "fail"], detail: str, fix: str) -> Check:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 
 from allod.kernel import custody, schema
 from allod.kernel.api_keys import ApiKeys
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.context import ExtensionContext, OwnProcesses, Services
 from allod.kernel.contributions import Contributions
 from allod.kernel.egress import Egress
@@ -37,7 +38,7 @@ from allod.kernel.server_settings import ServerSettings
 from allod.kernel.sessions import Sessions
 from allod.kernel.settings import Settings
 from allod.kernel.stages import Stages
-from allod.kernel.storage import KERNEL, Database, OwnStore
+from allod.kernel.storage import Database, OwnStore
 from allod.kernel.toolbox import Toolbox
 from allod.kernel.watchdog import Watchdog
 from allod.sdk.chat import Caller, GenerateRequest, Run

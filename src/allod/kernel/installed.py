@@ -8,6 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Literal
 
 from allod.kernel.contributions import Contributions
+from allod.kernel.faults import Misbehaved
 from allod.sdk.extension import API, RESERVED_NAMES, Extension, Manifest
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ def entry_of(point: EntryPoint) -> Entry:
     if point.dist is None:
         return Entry(point.name, point)
     return Entry(point.name, point, point.dist.name, point.dist.version)
+
+
+def loaded(point: EntryPoint) -> Any:
+    """What an entry point names. Raises what its import raises, but never ends the program."""
+    try:
+        return point.load()
+    except SystemExit as error:
+        raise Misbehaved("it wanted to end the whole program") from error
 
 
 def checked(kind: Any, name: str) -> type[Extension[Any]]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from allod.kernel.storage import KERNEL, Database, acting_as
+from allod.kernel.authorizer import KERNEL
+from allod.kernel.storage import Database, acting_as
 from allod.sdk.errors import AllodError, MigrationFailed
 from allod.sdk.storage import Migration
 

@@ -7,7 +7,7 @@ import difflib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from allod.kernel import custody
+from allod.kernel.faults import is_fault
 from allod.kernel.offers import offers
 from allod.kernel.scheduler import Scheduler
 from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
@@ -24,7 +24,7 @@ async def _listed(engine: Engine) -> Sequence[ModelCard]:
         async with asyncio.timeout(_LIST_S):
             return await engine.models()
     except BaseException as error:
-        if not custody.is_fault(error):
+        if not is_fault(error):
             raise
         _log.exception("the engine %s does not list its models", engine.name)
         return ()

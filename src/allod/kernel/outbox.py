@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import orjson
 from sqlalchemy import Connection, and_, bindparam, delete, false, func, insert, not_, or_, select, update
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.log import said_of
 from allod.kernel.schema import cursors, outbox
-from allod.kernel.storage import KERNEL, Database, acting_as
+from allod.kernel.storage import Database, acting_as
 from allod.sdk.errors import AllodError, ExtensionFailed
 from allod.sdk.events import Event
 

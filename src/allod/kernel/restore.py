@@ -131,7 +131,7 @@ def _copy_store(file: Path, staged: Paths) -> None:
 
 def _verify(vault: Vault, staged: Paths) -> None:
     """Raises Damaged unless the store that lies there opens and is sound."""
-    from allod.kernel.storage import KERNEL
+    from allod.kernel.authorizer import KERNEL
 
     if not staged.store.is_file() or not staged.store.stat().st_size:
         raise Damaged("it holds no store")

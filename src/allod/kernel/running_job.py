@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from allod.kernel import custody, job_table
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.job_table import Claimed, Outcome, Progress
-from allod.kernel.storage import KERNEL, Database, acting_as
+from allod.kernel.storage import Database, acting_as
 from allod.sdk.errors import AllodError, Conflict, ExtensionFailed
 from allod.sdk.jobs import JobKind, JobState
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from allod.kernel import custody
+from allod.kernel.faults import is_fault
 from allod.sdk.chat import Run
 from allod.sdk.errors import AllodError, ExtensionFailed
 from allod.sdk.events import Events, StageRemoved
@@ -72,7 +73,7 @@ class Stages:
                     await stage.before(run)
             seated.failures = 0
         except BaseException as error:
-            if not custody.is_fault(error):
+            if not is_fault(error):
                 raise
             if stage.on_failure == "skip":
                 self._skip(seated, run, error)
@@ -113,6 +114,6 @@ class Stages:
                     async with asyncio.timeout(each.stage.timeout_s):
                         await each.stage.after(run, usage)
             except BaseException as error:
-                if not custody.is_fault(error):
+                if not is_fault(error):
                     raise
                 _log.exception("the stage %s of %s failed after a run", each.stage.name, each.extension)

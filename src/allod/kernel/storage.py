@@ -24,6 +24,8 @@ from sqlalchemy.pool import QueuePool
 from sqlcipher3 import dbapi2
 
 from allod.kernel import disk
+from allod.kernel.authorizer import KERNEL, Rights
+from allod.kernel.gate import Gate
 from allod.sdk.errors import (
     AllodError,
     ExtensionFailed,
@@ -34,38 +36,11 @@ from allod.sdk.errors import (
 )
 
 T = TypeVar("T")
-KERNEL = "kernel"
-"""The owner of Allod's own tables, who may touch all others too."""
-
 _READERS = 3
 _CACHE_KIB = 65536
 _BUSY_S = 30
 _log = logging.getLogger("allod.storage")
 
-# What the authorizer's numbers mean (sqlite3.h): actions whose first argument is a table, and whose second is.
-_ON_FIRST = {
-    sqlite3.SQLITE_CREATE_TABLE,
-    sqlite3.SQLITE_DROP_TABLE,
-    sqlite3.SQLITE_CREATE_VIEW,
-    sqlite3.SQLITE_DROP_VIEW,
-    sqlite3.SQLITE_CREATE_VTABLE,
-    sqlite3.SQLITE_DROP_VTABLE,
-    sqlite3.SQLITE_READ,
-    sqlite3.SQLITE_INSERT,
-    sqlite3.SQLITE_UPDATE,
-    sqlite3.SQLITE_DELETE,
-    sqlite3.SQLITE_ANALYZE,
-}
-_ON_SECOND = {
-    sqlite3.SQLITE_CREATE_INDEX,
-    sqlite3.SQLITE_DROP_INDEX,
-    sqlite3.SQLITE_CREATE_TRIGGER,
-    sqlite3.SQLITE_DROP_TRIGGER,
-    sqlite3.SQLITE_ALTER_TABLE,
-}
-_REFUSED = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION}
-_ALEMBIC_COPY = "_alembic_tmp_"
-_LOOKING = {"table_info", "table_xinfo", "index_list", "index_info", "index_xinfo", "foreign_key_list"}
 _SPARE_BYTES = 16 << 20
 
 
@@ -83,7 +58,7 @@ class Database:
                 os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
             )  # SQLite's own files beside it get the same mode
         self._lock = threading.RLock()  # held by the one write at a time
-        self._gate = _Gate()
+        self._gate = Gate()
         self._writer = _engine(file, key)
         self._reader = _engine(file, key, readers=_READERS)
         self._write_threads = ThreadPoolExecutor(1, "store-writer")
@@ -246,39 +221,6 @@ class Database:
         self._reader.dispose()
 
 
-class _Gate:
-    """Many may be in at once, or one alone."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._is_shut = False
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_shut)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._is_shut = True
-            self._changed.wait_for(lambda: self._inside == 0)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_shut = False
-                self._changed.notify_all()
-
-
 class OwnStore:
     """The store as one extension sees it."""
 
@@ -302,7 +244,7 @@ class OwnStore:
 @contextlib.contextmanager
 def acting_as(connection: Connection, owner: str) -> Iterator[None]:
     """Inside, statements on `connection` have the rights of `owner`; outside the kernel's, who alone may commit."""
-    rights: _Rights = connection.info.setdefault("rights", _Rights())
+    rights: Rights = connection.info.setdefault("rights", Rights())
     before = rights.owner
     _judge_as(connection, rights, owner)
     try:
@@ -311,7 +253,7 @@ def acting_as(connection: Connection, owner: str) -> Iterator[None]:
         _judge_as(connection, rights, before)
 
 
-def _judge_as(connection: Connection, rights: _Rights, owner: str) -> None:
+def _judge_as(connection: Connection, rights: Rights, owner: str) -> None:
     rights.owner = owner
     if owner not in (KERNEL, rights.prepared_for):
         raw: Any = connection.connection.driver_connection
@@ -354,29 +296,6 @@ def _engine(file: Path, key: bytes, *, readers: int = 0) -> Engine:
     begin = "BEGIN" if readers else "BEGIN IMMEDIATE"
     sqlalchemy.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
-
-
-class _Rights:
-    """Whose tables may be touched by the statements that are prepared on one connection now."""
-
-    def __init__(self) -> None:
-        self.owner = KERNEL
-        self.prepared_for = ""
-
-    def judge(self, action: int, first: str | None, second: str | None, *_: object) -> int:
-        if self.owner == KERNEL:
-            return sqlite3.SQLITE_OK
-        if action in _REFUSED:
-            return sqlite3.SQLITE_DENY
-        if action == sqlite3.SQLITE_PRAGMA:  # looking at its own tables is fine, setting anything is not
-            may = first == "cipher_version" or (first in _LOOKING and self._is_own(second))
-            return sqlite3.SQLITE_OK if may else sqlite3.SQLITE_DENY
-        name = first if action in _ON_FIRST else second if action in _ON_SECOND else None
-        return sqlite3.SQLITE_OK if name is None or self._is_own(name) else sqlite3.SQLITE_DENY
-
-    def _is_own(self, name: str | None) -> bool:
-        name = (name or "").removeprefix(_ALEMBIC_COPY)
-        return name.startswith((f"{self.owner}__", "sqlite_"))
 
 
 @contextlib.contextmanager

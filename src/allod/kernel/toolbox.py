@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from allod.kernel import custody
+from allod.kernel.faults import is_fault
 from allod.sdk.chat import Message, Run
 from allod.sdk.errors import AllodError, BadRequest, ExtensionFailed
 from allod.sdk.tools import Tool
@@ -101,7 +102,7 @@ class Toolbox:
         except AllodError as error:
             return error.message
         except BaseException as error:
-            if not custody.is_fault(error):
+            if not is_fault(error):
                 raise
             _log.exception("the tool %s of %s failed", tool.name, extension)
             return "The tool failed."

@@ -6,13 +6,11 @@ Everything here blocks; call it in a thread.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import secrets
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from allod.kernel.crypto import WrongKey
 from allod.kernel.keyslots import ASKED, Damaged, KeySlots, Kind, Slot
 from allod.kernel.keysources import PROTECTS, KeySources
 from allod.kernel.paths import Paths
+from allod.kernel.tries import Tries
 from allod.sdk.errors import (
     BadRequest,
     Conflict,
@@ -29,7 +28,6 @@ from allod.sdk.errors import (
     NotFound,
     StartFailed,
     StoreDamaged,
-    TooManyTries,
     WrongPassphrase,
 )
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from allod.kernel.storage import Database
 
 FEWEST_LETTERS = 8
-_LONGEST_DELAY_S = 300
 _log = logging.getLogger("allod.vault")
 
 
@@ -49,7 +46,7 @@ class Vault:
         self._slots: KeySlots | None = None
         self._root: bytes | None = None
         self._next_root = b""
-        self._tries = _Tries()
+        self._tries = Tries()
         self._lock = threading.RLock()
 
     @property
@@ -377,28 +374,3 @@ def _strong(passphrase: str) -> str:
             param="passphrase",
         )
     return passphrase
-
-
-class _Tries:
-    """One try at a time; after each wrong one the next must wait twice as long, at most five minutes."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wrong = 0
-        self._not_before = 0.0
-
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
-        with self._lock:
-            wait_s = self._not_before - time.monotonic()
-            if wait_s > 0:
-                raise TooManyTries(
-                    f"The next try may come in {wait_s:.0f} s.", fix="Wait so long.", retry_after_s=wait_s
-                )
-            try:
-                yield
-            except WrongPassphrase:
-                self._wrong += 1
-                self._not_before = time.monotonic() + min(2 ** (self._wrong - 1), _LONGEST_DELAY_S)
-                raise
-            self._wrong = 0

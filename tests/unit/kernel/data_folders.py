@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.paths import Paths
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.kernel.vault import Vault
 
 WORDS = "correct horse battery"

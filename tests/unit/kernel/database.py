@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from allod.kernel import schema
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.migrations import Migrator
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 
 KEY = bytes(range(32))
 

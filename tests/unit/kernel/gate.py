@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import text
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.egress import Egress
 from allod.kernel.egress_client import Client
 from allod.kernel.egress_ledger import Entry
 from allod.kernel.events import EventBus
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.events import EgressAsked
 from tests.unit.kernel.database import kernel_database
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Integer, String, func, select
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.events import EventBus
 from allod.kernel.migrations import Migrator
 from allod.kernel.schema import MIGRATIONS, outbox
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.storage import Migration
 
 if TYPE_CHECKING:

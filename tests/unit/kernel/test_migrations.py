@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, inspect, text
 
 from allod.kernel import schema
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.migrations import Migrator
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.errors import MigrationFailed
 from allod.sdk.storage import Migration
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.events import EventBus
 from allod.kernel.outbox import BATCH
 from allod.kernel.schema import cursors, outbox
-from allod.kernel.storage import KERNEL, Database
+from allod.kernel.storage import Database
 from allod.sdk.errors import ExtensionFailed
 from allod.sdk.events import Event, JobEnded, ModelLoadProgressed, SettingsChanged
 from tests.unit.kernel.notes_store import count, open_database, recorded, started_bus, store

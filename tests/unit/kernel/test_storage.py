@@ -18,8 +18,10 @@ import sqlalchemy
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
-from allod.kernel.storage import KERNEL, Database, OwnStore
-from allod.sdk.errors import ExtensionFailed, StoreDamaged, StoreFull, StoreReadOnly
+from allod.kernel import storage
+from allod.kernel.authorizer import KERNEL
+from allod.kernel.storage import Database, OwnStore
+from allod.sdk.errors import ExtensionFailed, StoreBusy, StoreDamaged, StoreFull, StoreReadOnly
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 MARK = "ALLODCANARY5e1f"
@@ -255,6 +257,21 @@ def test_a_full_or_read_only_disk_of_its_own(tmp_path: Path) -> None:
             Database(disk / "allod.db", KEY)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True, timeout=10)
+
+
+async def test_a_file_that_another_program_holds_is_busy(
+    database: Database, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_BUSY_S", 0.1)
+    await database.close()
+    mine, other = Database(file, KEY), Database(file, KEY)
+    with other.transaction(KERNEL) as connection:
+        add("held")(connection)
+        with pytest.raises(StoreBusy):
+            await mine.write(add("mine"))
+    await mine.write(add("mine"))
+    mine.dispose()
+    other.dispose()
 
 
 # copies, keys, residues

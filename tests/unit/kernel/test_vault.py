@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from allod.kernel import crypto, keyslots, keysources
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.keyslots import Damaged
 from allod.kernel.keysources import KeySources
 from allod.kernel.paths import Paths
-from allod.kernel.storage import KERNEL
 from allod.kernel.vault import Vault
 from allod.sdk.errors import (
     BadRequest,
