@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -315,64 +316,47 @@ def test_a_job_without_a_server_goes_on_when_it_is_watched(home: Path, guests: d
     assert (watched.returncode, watched.stdout.splitlines()[-1]) == (0, "Import notes · done · 100%")
 
 
+def line_of_a_change(server: RunningServer, process: subprocess.Popen[str]) -> str:
+    """Change a setting until a reader that has just begun tells of it."""
+    assert process.stdout is not None
+    for number in range(100):
+        told(server, "settings", "set", "server.max_waiting", str(200 + number))
+        if select.select([process.stdout], [], [], 0.1)[0]:
+            return process.stdout.readline()
+    raise AssertionError("no event came")
+
+
 def test_events_come_a_line_each_until_ctrl_c(house: RunningServer) -> None:
-    with following(house, "events") as words, following(house, "events", "--json") as objects:
-        assert words.stdout is not None
-        assert objects.stdout is not None
-        caught_up(house)
-        told(house, "settings", "set", "notes.prefix", "A:")
-        assert 'kernel SettingsChanged namespace="notes" fields=["prefix"]' in words.stdout.readline()
-        event = json.loads(objects.stdout.readline())
-        assert (event["event"], event["data"]["namespace"]) == ("SettingsChanged", "notes")
-        told(house, "settings", "reset", "notes.prefix")
-        for process in (words, objects):
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+    with following(house, "events") as words:
+        line = line_of_a_change(house, words)
+        assert 'kernel SettingsChanged namespace="server" fields=["max_waiting"]' in line
+        words.send_signal(signal.SIGINT)
+        assert words.wait(20) == 0
         assert words.stderr is not None
         assert words.stderr.read() == ""
-
-
-def caught_up(server: RunningServer, readers: int = 2) -> None:
-    """Wait until so many connections besides this one read the events."""
-    from tests.http_client import wait_until
-
-    wait_until(lambda: established(server) >= readers)
-
-
-def established(server: RunningServer) -> int:
-    import psutil
-
-    connections = psutil.Process(server.process.pid).net_connections("tcp")
-    return sum(each.status == psutil.CONN_ESTABLISHED for each in connections)
+    with following(house, "events", "--json") as objects:
+        event = json.loads(line_of_a_change(house, objects))
+        assert (event["event"], event["data"]["fields"]) == ("SettingsChanged", ["max_waiting"])
+        objects.send_signal(signal.SIGINT)
+        assert objects.wait(20) == 0
+    told(house, "settings", "reset", "server.max_waiting")
 
 
 def test_events_go_on_after_a_restart_of_the_server(home: Path) -> None:
     port = free_port()
     with running_server(home, settings=QUIET, port=port) as first:
-        process = subprocess.Popen(
-            [*COMMAND, "events", "--json"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(home, port, {}),
-        )
-        caught_up(first, 1)
-        told(first, "settings", "set", "server.max_waiting", "9")
+        stack = ExitStack()
+        process = stack.enter_context(following(first, "events", "--json"))
+        assert json.loads(line_of_a_change(first, process))["event"] == "SettingsChanged"
+    with stack, running_server(home, port=port) as second:
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["event"] == "SettingsChanged"
-    with process:
-        try:
-            with running_server(home, port=port) as second:
-                assert process.stderr is not None
-                assert process.stderr.readline() == "The connection was lost; trying again …\n"
-                assert process.stderr.readline() == "Connected again.\n"
-                assert json.loads(process.stdout.readline())["event"] == "Gap"
-                told(second, "settings", "set", "server.max_waiting", "10")
-                events = iter(process.stdout.readline, "")
-                assert any(json.loads(line)["event"] == "SettingsChanged" for line in events)
-        finally:
-            process.kill()
+        assert process.stderr is not None
+        assert process.stderr.readline() == "The connection was lost; trying again …\n"
+        assert process.stderr.readline() == "Connected again.\n"
+        lines = map(json.loads, iter(process.stdout.readline, ""))
+        assert any(event["event"] == "Gap" for event in lines)
+        told(second, "settings", "set", "server.max_waiting", "10")
+        assert any(event["event"] == "SettingsChanged" for event in lines)
     assert "allod serve" in refused(home, Exit.UNREACHABLE, "events")
 
 

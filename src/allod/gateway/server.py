@@ -106,8 +106,12 @@ class Gateway:
     async def _serve_by_fastapi(self, exchange: Exchange, scope: Scope) -> None:
         name = exchange.path.split("/", 3)[2] if exchange.path.startswith("/api/") else ""
         of_extension = self._extensions.get(name)
-        if of_extension is not None:
-            with custody.acting(name):
+        if (
+            of_extension is not None
+            and self._house is not None
+            and self._house.host.serves(name, of_extension[0])
+        ):
+            with custody.inside(name):
                 await exchange.serve_by(of_extension[1], scope, self._max_body_mib)
             return
         if self._house is not None and name and name not in RESERVED_NAMES:

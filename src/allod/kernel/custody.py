@@ -15,10 +15,12 @@ from allod.kernel.faults import Misbehaved
 
 T = TypeVar("T")
 _LETS_GO_S = 1
+_LOOKS_EVERY_S = 0.02
 _log = logging.getLogger("allod.custody")
 
 _owner: ContextVar[str] = ContextVar("allod_owner", default="")
 _tasks: defaultdict[str, WeakSet[asyncio.Task[Any]]] = defaultdict(WeakSet)
+_inside: defaultdict[str, dict[object, asyncio.Task[Any]]] = defaultdict(dict)
 
 
 @contextlib.contextmanager
@@ -29,6 +31,35 @@ def acting(owner: str) -> Iterator[None]:
         yield
     finally:
         _owner.reset(token)
+
+
+@contextlib.contextmanager
+def inside(owner: str) -> Iterator[None]:
+    """Inside, the task that runs now is in code of `owner`'s; see `let_out`."""
+    task = asyncio.current_task()
+    assert task is not None
+    visit = object()
+    _inside[owner][visit] = task
+    try:
+        with acting(owner):
+            yield
+    finally:
+        del _inside[owner][visit]
+
+
+async def let_out(owner: str, grace_s: float) -> None:
+    """Wait until nobody is in code of `owner`'s any more; who stays beyond `grace_s` seconds is cancelled."""
+    current = asyncio.current_task()
+
+    def left() -> list[asyncio.Task[Any]]:
+        return [task for task in _inside[owner].values() if task is not current]
+
+    deadline = asyncio.get_running_loop().time() + grace_s
+    while left() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_LOOKS_EVERY_S)
+    for task in left():
+        task.cancel()
+    await asyncio.sleep(0)
 
 
 def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:

@@ -112,6 +112,10 @@ class Host:
         """The routers of those that run, by name."""
         return {entry.name: entry.router for entry in self.entries() if entry.router is not None}
 
+    def serves(self, name: str, router: object) -> bool:
+        """Whether this is still the router of that extension: it is not from the moment on that it is being stopped."""
+        return name in self._entries and self._entries[name].router is router
+
     def get(self, name: str) -> Entry:
         """One of them. Raises NotFound."""
         if name not in self._entries:
@@ -280,12 +284,8 @@ class Host:
         missing = [need for need in entry.needs if need not in self._order]
         if missing:
             reason = f"It needs {', '.join(map(repr, missing))}, which does not run."
-            self._set(
-                entry,
-                "refused",
-                reason,
-                f"Install it, or see why it does not run: allod extensions show {missing[0]}",
-            )
+            fix = f"Install it, or see why it does not run: allod extensions show {missing[0]}"
+            self._set(entry, "refused", reason, fix)
             return
         steps = [
             ("It did not begin", self._make),

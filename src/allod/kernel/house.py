@@ -48,6 +48,7 @@ from allod.sdk.extension import Extension
 from allod.sdk.stream import ChatStream
 
 _CLEAR_S = 5
+_GRACE_S = 3
 _FLUSH_S = 60
 _log = logging.getLogger("allod.house")
 
@@ -238,6 +239,7 @@ class House:
         self.stages.unseat(name)
         self.toolbox.remove(name)
         self.services.withdraw(name)
+        await custody.let_out(name, _GRACE_S)
         await self.jobs.withdraw(name)
         await self.events.end(name)
         self.table.forget()

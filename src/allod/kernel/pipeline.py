@@ -42,6 +42,8 @@ T = TypeVar("T")
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_OF_TEMPLATE = 256
 _TOOL_ROUNDS = 10
+_BEFORE_ROUTE = (Phase.COMPOSE, Phase.ENRICH, Phase.CHOOSE)
+_ROUTE = (Phase.ROUTE,)
 
 
 class Pipeline:
@@ -117,9 +119,15 @@ class Pipeline:
                     raise
         raise AssertionError("unreachable")
 
-    async def _enter(self, run: Run, *, only: Phase | None = None) -> Engine:
-        await self.stages.before(run, only=only)
+    async def _enter(self, run: Run, *, again: bool = False) -> Engine:
+        """The engine that is to answer. ROUTE sees the model that would, and may name another."""
+        if not again:
+            await self.stages.before(run, _BEFORE_ROUTE)
         run.model, engine = await self.models.find_usable(run.request.model)
+        named = run.request.model
+        await self.stages.before(run, _ROUTE)
+        if run.request.model != named:
+            run.model, engine = await self.models.find_usable(run.request.model)
         return engine
 
     @asynccontextmanager
@@ -260,7 +268,7 @@ class Answer:
             if not others:
                 del request.parameters["tools"]
         # what the tools brought back may be more private than the question was
-        self._engine = await pipeline._enter(run, only=Phase.ROUTE)
+        self._engine = await pipeline._enter(run, again=True)
         assert run.model is not None
         self.model = run.model
 

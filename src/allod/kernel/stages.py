@@ -56,19 +56,19 @@ class Stages:
         """Take an extension's stages out."""
         self._seated = tuple(each for each in self._seated if each.extension != extension)
 
-    async def before(self, run: Run, *, only: Phase | None = None) -> None:
-        """Let each stage look at `run`, or only those of one phase.
+    async def before(self, run: Run, phases: Sequence[Phase] = tuple(Phase)) -> None:
+        """Let each stage of these phases look at `run`.
 
         Raises what a stage refuses with; ExtensionFailed where one that must not be skipped has failed.
         """
         for seated in self._seated:
-            if only is None or seated.stage.phase == only:
+            if seated.stage.phase in phases:
                 await self._before(seated, run)
 
     async def _before(self, seated: Seated, run: Run) -> None:
         stage = seated.stage
         try:
-            with custody.acting(seated.extension):
+            with custody.inside(seated.extension):
                 async with asyncio.timeout(stage.timeout_s):
                     await stage.before(run)
             seated.failures = 0
@@ -109,8 +109,10 @@ class Stages:
     async def after(self, seated: Sequence[Seated], run: Run, usage: Usage | None) -> None:
         """Let each of `seated` look at a run that has ended. None of them can change how it ended."""
         for each in seated:
+            if each not in self._seated:
+                continue  # its extension has been stopped meanwhile
             try:
-                with custody.acting(each.extension):
+                with custody.inside(each.extension):
                     async with asyncio.timeout(each.stage.timeout_s):
                         await each.stage.after(run, usage)
             except BaseException as error:

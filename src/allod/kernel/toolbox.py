@@ -94,7 +94,7 @@ class Toolbox:
 
     async def _called(self, extension: str, tool: Tool[Any], arguments: Any, run: Run) -> str:
         try:
-            with custody.acting(extension):
+            with custody.inside(extension):
                 async with asyncio.timeout(tool.timeout_s):
                     result = await tool.call(arguments, run)
         except TimeoutError:

@@ -101,6 +101,11 @@ class Good(Extension[Sized]):
             lambda c: c.execute(text("INSERT INTO good__things (what) VALUES ('start')"))
         )
 
+    is_stopped = False
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+
     async def settings_changed(self, before: Sized) -> None:
         self.befores.append(before)
 
@@ -132,6 +137,17 @@ class Good(Extension[Sized]):
         async def size() -> dict[str, int]:
             """How large."""
             return {"size": self.context.settings.size}
+
+        @router.get("/slow")
+        async def slow() -> dict[str, bool]:
+            """Takes a moment, and notes whether its extension was still there at the end."""
+            await asyncio.sleep(0.3)
+            return {"was_stopped": self.is_stopped}
+
+        @router.get("/endless")
+        async def endless() -> None:
+            """Never ends."""
+            await asyncio.Event().wait()
 
         @router.get("/mistake")
         async def mistake() -> None:

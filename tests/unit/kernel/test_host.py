@@ -11,6 +11,7 @@ import pytest
 
 from allod.kernel import custody, watchdog
 from allod.kernel import host as host_module
+from allod.kernel import house as house_module
 from allod.kernel.installed import Entry, in_order
 from allod.sdk.chat import Caller, ChatRequest, Run
 from allod.sdk.errors import BadRequest, Conflict, ExtensionFailed, NotFound, ServiceMissing
@@ -321,6 +322,24 @@ async def test_its_routes_come_and_go_with_it(tmp_path: Path) -> None:
         assert (gone.status, gone.json["fix"]) == (404, "allod extensions enable good")
         await house.host.enable("good")
         assert (await ask(gateway, "GET", "/api/good/size", x_api_key=key)).status == 200
+
+
+async def test_who_is_in_a_route_comes_out_before_it_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house_module, "_GRACE_S", 1)
+    async with standing(tmp_path, [GOOD]) as house:
+        gateway, key = await gateway_on(house), house.keys.create_own()
+        slow = asyncio.create_task(ask(gateway, "GET", "/api/good/slow", x_api_key=key))
+        await asyncio.sleep(0.05)
+        await house.host.restart("good")
+        assert (await slow).json == {"was_stopped": False}
+        endless = asyncio.create_task(ask(gateway, "GET", "/api/good/endless", x_api_key=key))
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            await house.host.disable("good")
+            await asyncio.wait([endless])
+        assert house.host.get("good").left_behind == ()
 
 
 async def test_one_that_was_installed_just_now_is_found(tmp_path: Path) -> None:
