@@ -48,9 +48,16 @@ def told(where: RunningServer | Path, *arguments: str, **more: str) -> Any:
     return json.loads(done.stdout)
 
 
-def refused(where: RunningServer | Path, code: Exit, *arguments: str, **more: str) -> str:
-    """What a command says on stderr as it ends with `code`; fails if it prints anything else."""
+def lines(where: RunningServer | Path, *arguments: str, **more: str) -> list[str]:
+    """What a command prints, line by line."""
     done = allod(where, *arguments, **more)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def refused(where: RunningServer | Path, code: Exit, *arguments: str, stdin: str = "", **more: str) -> str:
+    """What a command says on stderr as it ends with `code`; fails if it prints anything else."""
+    done = allod(where, *arguments, stdin=stdin, **more)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr

@@ -282,14 +282,17 @@ def test_serve_says_where_in_json(home: Path) -> None:
         env=environment(home, 1, {"ALLOD_SERVER__PRELOAD": "false"}),
     )
     assert process.stdout is not None
-    with process.stdout:
-        said = json.loads(process.stdout.readline())
-        assert said["pid"] == process.pid
-        assert said["locked"] is False
-        assert json.loads((home / "run/server.json").read_text())["urls"] == said["urls"]
-        assert told(home, "ps") == {"workers": []}
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+    with process:
+        try:
+            said = json.loads(process.stdout.readline())
+            assert said["pid"] == process.pid
+            assert said["locked"] is False
+            assert json.loads((home / "run/server.json").read_text())["urls"] == said["urls"]
+            assert told(home, "ps") == {"workers": []}
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 def test_keys_open_a_server_that_asks_for_one(own: RunningServer) -> None:

@@ -18,12 +18,11 @@ import pytest
 
 from allod.cli.failures import Exit
 from allod.testing.server import RunningServer, free_port, running_server
-from tests.command_line import COMMAND, allod, at_terminal, environment, refused, told
+from tests.command_line import COMMAND, allod, at_terminal, environment, lines, refused, told
 from tests.http_client import Reply, get, post
 from tests.packages import PACKAGES
 
 QUIET = "[server]\npreload = false\n"
-WORDS = "correct horse battery"
 GUESTS = """
 from typing import Any
 
@@ -89,22 +88,6 @@ def house(tmp_path_factory: pytest.TempPathFactory, guests: dict[str, str]) -> I
     home = tmp_path_factory.mktemp("house") / "home"
     with running_server(home, settings=QUIET, environment=guests) as running:
         yield running
-
-
-@pytest.fixture
-def locked(home: Path) -> Iterator[RunningServer]:
-    """A server whose store was made by `vault init`."""
-    made = allod(home, "vault", "init", stdin=f"{WORDS}\n")
-    assert (made.returncode, made.stdout.startswith("Made the key of")) == (0, True), made.stderr
-    with running_server(home, settings=QUIET) as running:
-        yield running
-
-
-def lines(server: RunningServer, *arguments: str) -> list[str]:
-    """What a command prints, line by line."""
-    done = allod(server, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 @contextmanager
@@ -234,13 +217,7 @@ def test_a_wrong_setting_or_value_changes_nothing(house: RunningServer) -> None:
 def test_a_server_of_a_commands_own_time_does_not_answer_for_its_port(home: Path) -> None:
     assert "allod serve" in refused(home, Exit.UNREACHABLE, "settings", "set", "server.port", "1400")
     assert told(home, "settings", "set", "server.max_waiting", "7")["source"] == "user"
-    assert lines_on(home, "settings", "get", "server.max_waiting") == ["7"]
-
-
-def lines_on(home: Path, *arguments: str) -> list[str]:
-    done = allod(home, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert lines(home, "settings", "get", "server.max_waiting") == ["7"]
 
 
 # jobs and events
@@ -344,19 +321,19 @@ def test_events_come_a_line_each_until_ctrl_c(house: RunningServer) -> None:
 
 def test_events_go_on_after_a_restart_of_the_server(home: Path) -> None:
     port = free_port()
-    with running_server(home, settings=QUIET, port=port) as first:
-        stack = ExitStack()
-        process = stack.enter_context(following(first, "events", "--json"))
-        assert json.loads(line_of_a_change(first, process))["event"] == "SettingsChanged"
-    with stack, running_server(home, port=port) as second:
+    with ExitStack() as stack:
+        with running_server(home, settings=QUIET, port=port) as first:
+            process = stack.enter_context(following(first, "events", "--json"))
+            assert json.loads(line_of_a_change(first, process))["event"] == "SettingsChanged"
+        second = stack.enter_context(running_server(home, port=port))
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stderr.readline() == "The connection was lost; trying again …\n"
         assert process.stderr.readline() == "Connected again.\n"
-        lines = map(json.loads, iter(process.stdout.readline, ""))
-        assert any(event["event"] == "Gap" for event in lines)
+        events = map(json.loads, iter(process.stdout.readline, ""))
+        assert any(event["event"] == "Gap" for event in events)
         told(second, "settings", "set", "server.max_waiting", "10")
-        assert any(event["event"] == "SettingsChanged" for event in lines)
+        assert any(event["event"] == "SettingsChanged" for event in events)
     assert "allod serve" in refused(home, Exit.UNREACHABLE, "events")
 
 
@@ -417,11 +394,7 @@ def test_no_command_line_holds_the_token(house: RunningServer, tmp_path: Path) -
     assert seen.read_text().strip() == Path(made["file"]).as_uri()
     assert token not in done.stdout + done.stderr + seen.read_text()
     assert made["opened"]
-    assert lines_of_open(house, browser) == [f"Opened {made['url']} in the browser."]
-
-
-def lines_of_open(server: RunningServer, browser: Path) -> list[str]:
-    return allod(server, "open", BROWSER=str(browser)).stdout.splitlines()
+    assert lines(house, "open", BROWSER=str(browser)) == [f"Opened {made['url']} in the browser."]
 
 
 def test_without_a_browser_or_a_server_open_says_what_to_do(house: RunningServer, home: Path) -> None:
@@ -473,163 +446,3 @@ def test_everything_is_cut_off_and_allowed_again(house: RunningServer) -> None:
     assert told(house, "egress")["offline"]
     assert told(house, "egress", "offline", "off") == {"offline": False}
     assert lines(house, "egress", "offline")[0].startswith("Online: ")
-
-
-# the store
-
-
-def test_locks_are_listed_added_and_removed(home: Path) -> None:
-    with running_server(home, settings=QUIET) as server:
-        state = told(server, "vault")
-        assert (state["is_open"], state["opens_elsewhere"]) == (True, False)
-        assert "allod vault add recovery" in allod(server, "vault").stderr
-        made = allod(server, "vault", "add", "recovery")
-        (code,) = made.stdout.splitlines()
-        assert [len(part) for part in code.split("-")] == [4] * 8
-        assert "not shown again" in made.stderr
-        added = allod(server, "vault", "add", "passphrase", stdin=f"{WORDS}\n")
-        assert added.stdout.startswith("Added the lock slot_")
-        assert "8 letters" in refused_with(server, "short\n", Exit.BAD_REQUEST, "vault", "add", "passphrase")
-        refused(server, Exit.USAGE, "vault", "add", "passphrase")
-        refused(server, Exit.BAD_REQUEST, "vault", "add", "keyfile")
-        slots = told(server, "vault", "slots")["slots"]
-        assert [slot["kind"] for slot in slots] == ["keyfile", "recovery", "passphrase"]
-        assert lines(server, "vault", "slots")[0].split() == ["ID", "KIND", "CREATED", "PROTECTS"]
-        assert told(server, "vault", "rotate") == {"rotated": True}
-        assert lines(server, "vault", "rotate", "--yes")[0].startswith("Everything is encrypted")
-        assert told(server, "vault", "remove", slots[0]["id"]) == {"removed": slots[0]["id"]}
-        refused(server, Exit.NOT_FOUND, "vault", "remove", slots[0]["id"])
-        told(server, "vault", "remove", slots[1]["id"])
-        assert "nobody could open" in refused(server, Exit.BAD_REQUEST, "vault", "remove", slots[2]["id"])
-        assert lines(server, "vault", "unlock") == ["The store was open already."]
-    with running_server(home) as server:
-        assert lines(server, "vault")[0] == "The store is locked."
-        assert allod(server, "vault", "unlock", stdin=f"{WORDS}\n").stdout == "The store is open.\n"
-
-
-def refused_with(server: RunningServer, stdin: str, code: Exit, *arguments: str) -> str:
-    """What a command says that is given `stdin` and ends with `code`."""
-    done = allod(server, *arguments, stdin=stdin)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    return done.stderr
-
-
-COMMANDS_OF_THE_STORE = [
-    "models",
-    "extensions",
-    "extensions enable notes",
-    "settings",
-    "settings set server.max_waiting 9",
-    "jobs",
-    "jobs watch x",
-    "events",
-    "keys",
-    "keys create x",
-    "sessions",
-    "open",
-    "egress",
-    "egress offline on",
-    "vault add recovery",
-    "vault remove slot_1",
-    "vault rotate",
-    "doctor",
-    "system",
-    "run hi",
-    "load",
-    "ps",
-]
-
-
-def test_a_locked_server_is_told_of_and_unlocked(locked: RunningServer) -> None:
-    for command in COMMANDS_OF_THE_STORE:
-        said = refused(locked, Exit.NOT_ALLOWED, *command.split())
-        assert "The store is locked." in said, command
-        assert "allod vault unlock" in said, command
-    state = told(locked, "vault")
-    assert (state["is_open"], [slot["kind"] for slot in state["slots"]]) == (False, ["passphrase"])
-    wrong = refused_with(locked, "something else\n", Exit.NOT_ALLOWED, "vault", "unlock")
-    assert "Caps Lock" in wrong
-    assert "ALLOD_API_KEY" not in wrong
-    assert "next try" in refused_with(locked, "something else\n", Exit.BUSY, "vault", "unlock")
-    refused(locked, Exit.USAGE, "vault", "unlock")
-
-
-def test_a_locked_store_is_unlocked_at_a_terminal(locked: RunningServer) -> None:
-    with at_terminal(locked, "vault", "unlock") as terminal:
-        terminal.sees("Passphrase or recovery code: ")
-        terminal.types(f"{WORDS}\n")
-        assert WORDS not in terminal.sees("The store is open.")
-        assert terminal.process.wait(20) == 0
-    assert told(locked, "keys") == {"keys": []}
-    assert told(locked, "vault", "unlock") == {"is_open": True, "was_open": True}
-
-
-def test_a_locked_store_without_a_server_says_where_to_unlock_it(home: Path) -> None:
-    assert json.loads(allod(home, "vault", "init", "--json", stdin=WORDS).stdout) == {
-        "data_folder": str(home)
-    }
-    for command in (["jobs"], ["run", "hi"], ["vault", "rotate"]):
-        said = refused(home, Exit.NOT_ALLOWED, *command)
-        assert "allod serve" in said
-        assert "allod vault unlock" in said
-    assert told(home, "vault")["is_open"] is False
-    assert "allod serve" in refused(home, Exit.UNREACHABLE, "vault", "unlock")
-
-
-def test_a_store_is_made_once_and_by_a_strong_passphrase(home: Path) -> None:
-    done = allod(home, "vault", "init", stdin="short\n")
-    assert (done.returncode, done.stdout) == (Exit.BAD_REQUEST, "")
-    with at_terminal(home, "vault", "init") as terminal:
-        terminal.sees("New passphrase: ")
-        terminal.types(f"{WORDS}\n")
-        terminal.sees("Once more: ")
-        terminal.types("another one\n")
-        terminal.sees("two different passphrases")
-        assert terminal.process.wait(20) == Exit.USAGE
-    assert not (home / "keyslots.json").exists()
-    with at_terminal(home, "vault", "init") as terminal:
-        for question in ("New passphrase: ", "Once more: "):
-            terminal.sees(question)
-            terminal.types(f"{WORDS}\n")
-        terminal.sees("Made the key of")
-        assert terminal.process.wait(20) == 0
-    kept = (home / "keyslots.json").read_bytes()
-    done = allod(home, "vault", "init", stdin="something else\n")
-    assert done.returncode == Exit.BAD_REQUEST
-    assert (home / "keyslots.json").read_bytes() == kept
-
-
-def test_a_change_of_the_root_is_asked_for_at_a_terminal(house: RunningServer) -> None:
-    for answer, seen, code in (
-        ("n", "Nothing was changed.", Exit.UNEXPECTED),
-        ("y", "under a new key", Exit.OK),
-    ):
-        with at_terminal(house, "vault", "rotate") as terminal:
-            terminal.sees("[y/N]")
-            terminal.types(f"{answer}\n")
-            terminal.sees(seen)
-            assert terminal.process.wait(20) == code
-
-
-def test_a_recovery_code_opens_the_store_however_it_is_typed(locked: RunningServer) -> None:
-    assert allod(locked, "vault", "unlock", stdin=f"{WORDS}\n").returncode == 0
-    code = told(locked, "vault", "add", "recovery")["code"]
-    home = locked.home
-    locked.process.send_signal(signal.SIGINT)
-    locked.process.wait(20)
-    with running_server(home) as server:
-        given = code.replace("-", " ").lower()
-        assert json.loads(allod(server, "vault", "unlock", "--json", stdin=given).stdout) == {
-            "is_open": True,
-            "was_open": False,
-        }
-
-
-def test_a_backup_is_made_and_put_back(home: Path, tmp_path: Path) -> None:
-    file = tmp_path / "all.backup"
-    told(home, "settings", "set", "server.max_waiting", "9")
-    assert told(home, "backup", str(file))["opens_elsewhere"] is False
-    told(home, "settings", "set", "server.max_waiting", "10")
-    assert "--force" in refused(home, Exit.USAGE, "backup", str(file))
-    assert "created_at" in told(home, "restore", str(file))
-    assert told(home, "settings", "get", "server.max_waiting")["value"] == 9

@@ -9,7 +9,7 @@ import typer
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-egress = typer.Typer(rich_markup_mode=None)
+egress = typer.Typer(rich_markup_mode=None, add_completion=False)
 _Extension: TypeAlias = Annotated[str, typer.Argument(metavar="EXTENSION", show_default=False, hidden=True)]
 _Host: TypeAlias = Annotated[str, typer.Argument(metavar="HOST", show_default=False, hidden=True)]
 

@@ -10,7 +10,7 @@ from allod.cli.failures import Failure
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-extensions = typer.Typer(rich_markup_mode=None)
+extensions = typer.Typer(rich_markup_mode=None, add_completion=False)
 _START_TIMEOUT_S = 180  # each one may take 10 s, and those that need it start too
 _Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", show_default=False, hidden=True)]
 

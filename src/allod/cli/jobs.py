@@ -14,7 +14,7 @@ from allod.cli.failures import Failure
 from allod.cli.options import Json, Url, hand_on, parse_pairs
 from allod.cli.words import say
 
-jobs = typer.Typer(rich_markup_mode=None)
+jobs = typer.Typer(rich_markup_mode=None, add_completion=False)
 _Id: TypeAlias = Annotated[str, typer.Argument(metavar="ID", show_default=False, hidden=True)]
 _ENDED = ("done", "failed", "cancelled")
 _LOOK_S = 0.25

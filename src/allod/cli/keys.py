@@ -9,7 +9,7 @@ import typer
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-keys = typer.Typer(rich_markup_mode=None)
+keys = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @keys.callback(invoke_without_command=True)

@@ -16,7 +16,7 @@ from allod.cli.words import say
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, hidden=True)]
 
-models = typer.Typer(rich_markup_mode=None)
+models = typer.Typer(rich_markup_mode=None, add_completion=False)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -59,15 +59,19 @@ def connect(
 
 def find(*, own: bool = False) -> Client | None:
     """The running server: the one of this data folder, else (unless `own`) whichever Allod listens as usual."""
-    facts = server_facts()
-    if facts is not None:
-        client = _own(facts)
-        if _is_allod(client):
-            return client
-    if own:
-        return None
+    if (client := _running_here()) or own:
+        return client
     client = Client(f"http://127.0.0.1:{usual_port()}", _key())
-    return client if _is_allod(client) else None
+    if not _is_allod(client):
+        return None
+    return _running_here() or client  # it may be this folder's, and have said so only after the first look
+
+
+def _running_here() -> Client | None:
+    """The server of this data folder."""
+    facts = server_facts()
+    client = _own(facts) if facts is not None else None
+    return client if client is not None and _is_allod(client) else None
 
 
 def usual_port() -> int:

@@ -13,7 +13,7 @@ from allod.cli.failures import Failure
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-sessions = typer.Typer(rich_markup_mode=None)
+sessions = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 def open_browser(

@@ -30,7 +30,10 @@ class _Settings(TyperGroup):
 
 
 settings = typer.Typer(
-    cls=_Settings, rich_markup_mode=None, subcommand_metavar="[NAMESPACE | COMMAND [ARGS]...]"
+    cls=_Settings,
+    rich_markup_mode=None,
+    add_completion=False,
+    subcommand_metavar="[NAMESPACE | COMMAND [ARGS]...]",
 )
 
 

@@ -9,7 +9,7 @@ import typer
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-system = typer.Typer(rich_markup_mode=None)
+system = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @system.callback(invoke_without_command=True)

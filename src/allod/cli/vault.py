@@ -11,7 +11,7 @@ from allod.cli.failures import Exit, Failure, of_kernel
 from allod.cli.options import Json, Url, hand_on
 from allod.cli.words import say
 
-vault = typer.Typer(rich_markup_mode=None)
+vault = typer.Typer(rich_markup_mode=None, add_completion=False)
 _Kind: TypeAlias = Literal["passphrase", "recovery", "keyring", "keyfile", "credential"]
 
 

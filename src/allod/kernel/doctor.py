@@ -65,7 +65,7 @@ class Doctor:
 
     def _store(self) -> Check:
         kinds = sorted({slot.kind for slot in self._vault.slots()})
-        detail = f"encrypted; {' '.join(PROTECTS[kind] for kind in kinds)}"
+        detail = f"Encrypted. {' '.join(PROTECTS[kind] for kind in kinds)}"
         if not self._vault.opens_elsewhere:
             fix = "Make a recovery code: allod vault add recovery"
             return Check("store", "warn", f"{detail} No other machine could open it, or a backup of it.", fix)

@@ -183,7 +183,7 @@ class Egress:
             if not taken and not calls:
                 raise NotFound(
                     f"{extension!r} was not allowed to reach {host}.",
-                    fix="GET /api/egress lists what is granted.",
+                    fix="`allod egress` lists what is granted.",
                 )
             await self._forget(taken)
             for call in self._calls():

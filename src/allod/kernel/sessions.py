@@ -119,7 +119,7 @@ class Sessions:
         assert self._database is not None
         kept = {cookie: session for cookie, session in self._by_cookie.items() if session.id != session_id}
         if len(kept) == len(self._by_cookie):
-            raise NotFound(f"No session has the id {session_id!r}.", fix="GET /api/sessions lists them.")
+            raise NotFound(f"No session has the id {session_id!r}.", fix="`allod sessions` lists them.")
         self._by_cookie = kept
         self._used.pop(session_id, None)
 

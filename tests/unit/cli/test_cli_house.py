@@ -7,12 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from allod.cli import asking, jobs, settings
 from allod.cli.failures import Exit, Failure, from_answer, of_kernel
-from allod.cli.main import _app
+from allod.cli.main import SECTIONS, _app
 from allod.cli.options import parse_pairs, parse_value
 from allod.cli.output import moment, show_facts, show_table
 from allod.sdk.errors import AllodError, Conflict, Locked, StartFailed, WrongPassphrase
@@ -173,10 +172,16 @@ def test_a_wrong_command_line_is_a_usage_error(typed: str) -> None:
 
 
 def test_help_is_short_and_every_command_is_in_it() -> None:
-    app: typer.Typer = _app()
-    shown = CliRunner().invoke(app, ["-h"]).output
-    names = {command.name or "" for command in app.registered_commands}
-    names |= {group.name or "" for group in app.registered_groups}
-    assert len(names) == 22
+    shown = CliRunner().invoke(_app(), ["-h"]).output
+    names = [name for _, commands in SECTIONS for name, _, _ in commands]
+    assert len(names) == len(set(names)) == 22
     assert all(f"\n  {name} " in shown for name in names)
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_each_command_has_its_help() -> None:
+    for _, commands in SECTIONS:
+        for name, _, told in commands:
+            shown = CliRunner().invoke(_app(), [name, "-h"]).output
+            assert " ".join(told.split()) in " ".join(shown.split()), name
+            assert "--install-completion" not in shown
