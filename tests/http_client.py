@@ -134,6 +134,16 @@ def worker_pid(server: RunningServer) -> int:
 
 def busy_slots(server: RunningServer) -> int:
     """How many slots the one running worker itself says are at work."""
+    return sum(slot["is_processing"] for slot in _slots(server))
+
+
+def writing_slots(server: RunningServer) -> int:
+    """How many of them have begun to write: their answers can no longer be given to another worker."""
+    at_work = [slot for slot in _slots(server) if slot["is_processing"]]
+    return sum(slot["next_token"][0]["n_decoded"] > 2 for slot in at_work)
+
+
+def _slots(server: RunningServer) -> list[dict[str, Any]]:
     # a worker that was killed may leave its own for a moment
     path = max(server.home.glob("run/*/*/*.sock"), key=lambda path: int(path.parent.name))
     connection = http.client.HTTPConnection("worker", timeout=60)
@@ -142,7 +152,8 @@ def busy_slots(server: RunningServer) -> int:
     connection.sock.connect(str(path))
     try:
         connection.request("GET", "/slots")
-        return sum(slot["is_processing"] for slot in json.loads(connection.getresponse().read()))
+        slots: list[dict[str, Any]] = json.loads(connection.getresponse().read())
+        return slots
     finally:
         connection.close()
 

@@ -30,6 +30,7 @@ from tests.http_client import (
     wait_until,
     worker_pid,
     workers,
+    writing_slots,
 )
 
 LATE = "[server]\npreload = false\n"
@@ -59,7 +60,7 @@ def test_a_crash_fails_its_own_requests_and_the_next_gets_a_new_worker(
         while not answer.readline().startswith(b"data: "):
             pass
         thread.start()
-        wait_until(lambda: busy_slots(server) == 2)
+        wait_until(lambda: writing_slots(server) == 2)
         os.kill(before, number)
         tail = answer.read()
     thread.join()
