@@ -65,9 +65,9 @@ def points() -> list[EntryPoint]:
 
 def entry_of(point: EntryPoint) -> Entry:
     """An entry for what has only been found."""
-    if point.dist is None:
-        return Entry(point.name, point)
-    return Entry(point.name, point, point.dist.name, point.dist.version)
+    name, version = (point.dist.name, point.dist.version) if point.dist is not None else ("", "")
+    fix = f"allod extensions enable {point.name}"
+    return Entry(point.name, point, name, version, reason="It was installed and not started yet.", fix=fix)
 
 
 def loaded(point: EntryPoint) -> Any:

@@ -242,6 +242,11 @@ async def test_a_stage_that_may_be_skipped_is_out_after_five_failures_in_a_row(t
         assert stage.calls == 10
         await asyncio.sleep(0.01)
         assert removed == [StageRemoved("bad_stages", "skipped")]
+        gateway = await gateway_on(house)
+        row = (
+            await ask(gateway, "GET", "/api/extensions/bad_stages", x_api_key=house.keys.create_own())
+        ).json
+        assert (row["state"], row["stages_removed"]) == ("active", ["skipped"])
         await house.host.restart("bad_stages")
         assert [each.stage.name for each in house.stages.all] == ["after", "skipped"]
 

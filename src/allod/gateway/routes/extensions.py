@@ -16,6 +16,11 @@ def build(house: House) -> APIRouter:
     router = APIRouter(prefix="/api/extensions", tags=["Kernel"])
     host = house.host
 
+    def removed_stages(entry: Entry) -> list[str]:
+        """Those that failed too often in a row, and are out until it is started again."""
+        seated = [each.stage for each in house.stages.all if each.extension == entry.name]
+        return [stage.name for stage in entry.contributions.stages if stage not in seated]
+
     def described(entry: Entry) -> dict[str, Any]:
         contributed = entry.contributions
         return {
@@ -30,6 +35,8 @@ def build(house: House) -> APIRouter:
             "needs": list(entry.needs),
             "after": list(entry.after),
             "egress": list(entry.egress),
+            "left_behind": list(entry.left_behind),
+            "stages_removed": removed_stages(entry),
             "contributes": {
                 "engines": [engine.name for engine in contributed.engines],
                 "stages": [stage.name for stage in contributed.stages],
