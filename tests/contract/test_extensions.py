@@ -40,8 +40,8 @@ async def test_it_starts_stops_and_starts_again(point: EntryPoint, tmp_path: Pat
 
 
 @EVERY
-def test_its_tables_come_up_from_each_step_with_their_rows(point: EntryPoint, tmp_path: Path) -> None:
-    contract.check_migrations(point.load(), tmp_path / "steps")
+async def test_its_tables_come_up_from_each_step_with_their_rows(point: EntryPoint, tmp_path: Path) -> None:
+    await contract.check_migrations(point.load(), tmp_path / "steps")
 
 
 # the suite itself finds what it is there to find
@@ -168,13 +168,13 @@ class Losing(Moving):
     steps = (create, lose)
 
 
-def test_tables_that_move_keep_their_rows(tmp_path: Path) -> None:
-    contract.check_migrations(Moving, tmp_path / "moving")
+async def test_tables_that_move_keep_their_rows(tmp_path: Path) -> None:
+    await contract.check_migrations(Moving, tmp_path / "moving")
 
 
-def test_lost_rows_are_named(tmp_path: Path) -> None:
+async def test_lost_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"step 2 loses rows of \['tidy__words'\]"):
-        contract.check_migrations(Losing, tmp_path / "losing")
+        await contract.check_migrations(Losing, tmp_path / "losing")
 
 
 class Wide(Tidy):

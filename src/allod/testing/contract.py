@@ -46,7 +46,7 @@ async def check(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> None:
     check_manifest(kind)
     check_settings(kind)
     await check_life(kind, folder / "life", needs)
-    await asyncio.to_thread(check_migrations, kind, folder / "migrations")
+    await check_migrations(kind, folder / "migrations", needs)
 
 
 def check_manifest(kind: Kind) -> None:
@@ -92,9 +92,7 @@ async def check_life(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> No
     """
     name = kind.manifest.name
     programs = set(psutil.Process().children())
-    found = {each.name: each for each in installed() if each.name != name}
-    needed = {each.manifest.name: _point(each) for each in needs}
-    wanted = [_point(kind), *(needed.get(other) or found[other] for other in _all_needs(kind, found, needed))]
+    wanted = _with_needs(kind, needs)
     for _ in ("an empty folder", "the same folder again"):
         async with standing(folder, wanted) as house:
             await check_contributions(house, house.host.get(name))
@@ -108,6 +106,12 @@ async def check_life(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> No
             _assert_active(house.host.get(name))
         running = {child.name() for child in set(psutil.Process().children()) - programs}
         assert not running, f"{name} left programs behind: {sorted(running)}"
+
+
+def _with_needs(kind: Kind, needs: Sequence[Kind]) -> list[EntryPoint]:
+    found = {each.name: each for each in installed() if each.name != kind.manifest.name}
+    given = {each.manifest.name: _point(each) for each in needs}
+    return [_point(kind), *(given.get(other) or found[other] for other in _all_needs(kind, found, given))]
 
 
 def _point(kind: Kind) -> EntryPoint:
@@ -158,10 +162,17 @@ async def check_contributions(house: House, entry: Entry) -> None:
                 assert route.get("description"), f"{name}: {method.upper()} {path} has no docstring"
 
 
-def check_migrations(kind: Kind, folder: Path) -> None:
+async def check_migrations(kind: Kind, folder: Path, needs: Sequence[Kind] = ()) -> None:
     """Each step of its tables is taken on a copy that holds rows of the step before, and loses none of them."""
-    migrations = kind.migrations(kind.__new__(kind))
-    folder.mkdir(parents=True)
+    async with standing(folder / "running", _with_needs(kind, needs)) as house:
+        entry = house.host.get(kind.manifest.name)
+        _assert_active(entry)
+        assert entry.extension is not None
+        migrations = entry.extension.migrations()
+    await asyncio.to_thread(_check_steps, kind, migrations, folder)
+
+
+def _check_steps(kind: Kind, migrations: Sequence[Migration], folder: Path) -> None:
     for number in range(1, len(migrations)):
         before = folder / f"step-{number}"
         before.mkdir()
