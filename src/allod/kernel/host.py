@@ -190,8 +190,8 @@ class Host:
         """Stop it, and those that need it, and leave it out from now on. Raises NotFound."""
         async with self._one_at_a_time:
             entry = self.get(name)
-            await self._rooms.set_enabled(name, False)
             await self._stop_with_dependants(entry, "disabled", "You switched it off.")
+            await self._rooms.set_enabled(name, False)
             entry.fix = f"allod extensions enable {name}"
         await self._tell_changed()
 

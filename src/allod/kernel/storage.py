@@ -13,6 +13,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,7 @@ T = TypeVar("T")
 _READERS = 3
 _CACHE_KIB = 65536
 _BUSY_S = 30
+_LONG_S = 2
 _log = logging.getLogger("allod.storage")
 
 _SPARE_BYTES = 16 << 20
@@ -97,9 +99,12 @@ class Database:
     def transaction(self, owner: str) -> Iterator[Connection]:
         """The same for code that is in a thread already, or that runs before there is a loop."""
         with self._lock:
+            began = time.monotonic()
             with _told(owner), self._writer.connect() as connection, connection.begin():
                 with acting_as(connection, owner):
                     yield connection
+            if (took_s := time.monotonic() - began) > _LONG_S:
+                _log.warning("a transaction of %s kept all other writes waiting for %.1f s", owner, took_s)
             self._tell_written()
 
     def _tell_written(self) -> None:
