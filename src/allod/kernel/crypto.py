@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-Purpose = Literal["database", "blobs", "backup", "secrets", "slots"]
+Purpose = Literal["database", "backup", "slots"]
 
 
 class WrongKey(Exception):

@@ -81,7 +81,7 @@ class Pipeline:
             if not isinstance(request, ChatRequest) or request.choices > 1:
                 raise BadRequest("The server's tools are for single answers of chats.", param="tools")
             request.parameters["tools"] = [
-                *request.parameters.get("tools", ()),
+                *(request.parameters.get("tools") or ()),
                 *self.toolbox.describe(run.tools),
             ]
         return Answer(self, run, engine, began, seated)

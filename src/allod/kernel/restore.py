@@ -31,7 +31,7 @@ from allod.kernel.backup import (
     unpack,
 )
 from allod.kernel.keyslots import ASKED, Damaged, Kind
-from allod.kernel.paths import Paths
+from allod.kernel.paths import Paths, flush_folders
 from allod.kernel.vault import Vault
 from allod.sdk.errors import Conflict, StartFailed, StoreDamaged
 
@@ -179,8 +179,8 @@ def _move_old(data: Path) -> None:
     for name in (*(_REST if is_whole else ()), *_KERNEL):
         if os.path.lexists(data / name):
             (data / name).replace(old / name)
-    _flush_folder(old)
-    _flush_folder(data)
+    flush_folders(old)
+    flush_folders(data)
     ready.replace(data / _MOVING)
 
 
@@ -189,7 +189,7 @@ def _move_new(data: Path) -> None:
     for name in reversed((*_REST, *_KERNEL)):
         if (moving / name).exists():
             (moving / name).replace(data / name)
-    _flush_folder(data)
+    flush_folders(data)
     moving.rmdir()
 
 
@@ -206,7 +206,7 @@ def _name_old(data: Path) -> Path | None:
         number += 1
         kept = named.with_name(f"{named.name}-{number}")
     old.replace(kept)
-    _flush_folder(data)
+    flush_folders(data)
     _log.info("a backup was restored; what was there before is in %s", kept)
     return kept
 
@@ -224,14 +224,4 @@ def _refuse_mounts(paths: Paths) -> None:
 
 def _flush_folders(top: Path) -> None:
     for folder, _, _ in os.walk(top):
-        _flush_folder(Path(folder))
-
-
-def _flush_folder(folder: Path) -> None:
-    """So that the names in it survive a power cut. Not every system lets a folder be opened."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        flush_folders(Path(folder))
