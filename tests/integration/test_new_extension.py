@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -74,16 +75,31 @@ def test_names_that_cannot_be_write_nothing(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def with_an_environment(copy: Path) -> None:
+    """Give the copy an environment as `make` would: a copy of this one, since tests fetch nothing."""
+    made = copy / ".venv"
+    shutil.copytree(BIN.parent, made, symlinks=True)
+    for script in (made / "bin").iterdir():
+        text = script.read_bytes()
+        if not script.is_symlink() and text.startswith(b"#!" + bytes(BIN)):
+            script.write_bytes(text.replace(bytes(BIN), bytes(made / "bin")))
+    if (ROOT / ".uv").exists():
+        (copy / ".uv").symlink_to(ROOT / ".uv")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_make_check_and_the_reference_pages_agree(copy: Path) -> None:
     """The whole way, by make, in an environment of the copy's own."""
+    with_an_environment(copy)
     subprocess.run(["git", "init", "-q"], cwd=copy, check=True, timeout=30)
-    make = ["make", "-s", f"PYTHON={sys.executable}"]
+    environment = {**os.environ, "UV_OFFLINE": "1"}
+    environment.pop("VIRTUAL_ENV", None)
     for target in (
         ["new-extension", "NAME=two_words"],
         ["check"],
         ["test", "ARGS=-x tests/unit tests/contract"],
     ):
-        done = subprocess.run([*make, *target], cwd=copy, capture_output=True, text=True, timeout=900)
+        command = ["make", "-s", f"PYTHON={sys.executable}", *target]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=900, env=environment)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
