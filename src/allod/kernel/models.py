@@ -37,13 +37,16 @@ class ModelTable:
         self._engines = engines
         self.default_name = default
         self._known: dict[str, tuple[ModelCard, Engine]] = {}
+        self._said: set[tuple[str, str]] = set()
 
     async def cards(self) -> list[ModelCard]:
         """All models, as the engines list them now; the first engine to list an id owns it."""
         known: dict[str, tuple[ModelCard, Engine]] = {}
         for engine in self._engines():
             for card in await _listed(engine):
-                known.setdefault(card.id.casefold(), (card, engine))
+                owner = known.setdefault(card.id.casefold(), (card, engine))[1]
+                if owner is not engine:
+                    self._say_taken(card.id, engine, owner)
         self._known = known
         return [card for card, _ in known.values()]
 
@@ -84,6 +87,16 @@ class ModelTable:
             "There is no model yet.",
             fix="Put a GGUF file into the data folder's models/, or run `allod models add PATH`.",
         )
+
+    def _say_taken(self, id: str, engine: Engine, owner: Engine) -> None:
+        if (id, engine.name) not in self._said:
+            self._said.add((id, engine.name))
+            _log.warning(
+                "the model %s of the engine %s is left out: the engine %s has one of that name",
+                id,
+                engine.name,
+                owner.name,
+            )
 
     def _unknown(self, name: str) -> ModelNotFound:
         names = [card.id for card, _ in self._known.values()]

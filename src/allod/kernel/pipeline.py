@@ -33,7 +33,7 @@ from allod.sdk.engine import (
 )
 from allod.sdk.errors import AllodError, BadRequest, EngineGone
 from allod.sdk.events import Events, RunFinished
-from allod.sdk.stage import Phase
+from allod.sdk.stage import Ending, Phase
 from allod.sdk.stream import ChatEvent, ChatStream, Progress, Usage
 
 T = TypeVar("T")
@@ -159,12 +159,14 @@ class Pipeline:
             outcome = "internal_error"
             raise
         finally:
-            self._account(run, outcome, time.monotonic() - began, usage[0] if usage else Usage())
-            await self.stages.after(seated, run, usage[0] if usage else None)
+            ending = Ending(outcome, time.monotonic() - began, usage[0] if usage else None)
+            self._account(run, ending)
+            await self.stages.after(seated, run, ending)
 
-    def _account(self, run: Run, outcome: str, duration_s: float, usage: Usage) -> None:
+    def _account(self, run: Run, ending: Ending) -> None:
         assert run.model is not None
         model = run.model.id
+        outcome, duration_s, usage = ending.outcome, ending.duration_s, ending.usage or Usage()
         self._metrics.request_duration.labels(model, run.route, outcome).observe(duration_s)
         self._metrics.tokens.labels(model, "input").inc(usage.prompt_tokens)
         self._metrics.tokens.labels(model, "cached").inc(usage.cached_tokens)

@@ -19,6 +19,7 @@ from typing import Literal
 
 from allod.kernel import custody
 from allod.kernel.eviction import Resident, plan_eviction
+from allod.kernel.faults import is_fault
 from allod.kernel.metrics import Metrics
 from allod.sdk.engine import DeviceId, Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import AllodError, EngineGone, LoadFailed, QueueFull
@@ -30,6 +31,7 @@ _log = logging.getLogger("allod.scheduler")
 
 _FOREVER = float("inf")
 _GRACE_S = 3.0
+_PLAN_S = 60.0
 _UNLOAD_S = 10.0
 _BACK_OFF_S = (0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # by failures in a row; the first retry is at once
 
@@ -268,7 +270,8 @@ class Scheduler:
     async def _load_now(self, seat: _Seat) -> None:
         resident = self.residents()
         free_bytes = self.free_bytes(resident)
-        plan = await seat.engine.plan(seat.card.id, free_bytes)
+        async with asyncio.timeout(_PLAN_S):
+            plan = await seat.engine.plan(seat.card.id, free_bytes)
         for model in plan_eviction(plan, resident, free_bytes):
             await self._evict(self._seats[model], "memory")
         self._set_state(seat, "starting")
@@ -278,7 +281,7 @@ class Scheduler:
         try:
             await seat.engine.load(plan, lambda reason: self._gone(seat, term, reason))
         except asyncio.CancelledError:
-            await seat.engine.unload(seat.card.id)
+            await self._give_back(seat)
             self._set_state(seat, "stopped")
             raise
         if seat.term != term:
@@ -349,7 +352,7 @@ class Scheduler:
         self._set_state(seat, "stopping")
         try:
             await seat.idle.wait()
-            await seat.engine.unload(seat.card.id)
+            await self._give_back(seat)
         finally:
             self._forget_load(seat)
             self._set_state(seat, "stopped")
@@ -410,7 +413,7 @@ class Scheduler:
                     "pool_tokens": seat.plan.pool_tokens if seat.plan else 0,
                     "slots": seat.plan.slots if seat.plan else 0,
                     "planned_bytes": seat.plan.total_bytes if seat.plan else 0,
-                    "memory_bytes": seat.engine.memory_bytes(seat.card.id),
+                    "memory_bytes": _memory_bytes(seat),
                 }
             )
         return rows
@@ -436,15 +439,18 @@ class Scheduler:
         for seat in loaded:
             self._set_state(seat, "stopping")
         await asyncio.gather(*(self._give_back(seat) for seat in loaded))
+        for seat in loaded:
+            self._set_state(seat, "stopped")
 
     async def _give_back(self, seat: _Seat) -> None:
         """Unload, whatever the engine does."""
         try:
             async with asyncio.timeout(_UNLOAD_S):
                 await seat.engine.unload(seat.card.id)
-        except Exception:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             _log.exception("%s was not unloaded in order", seat.card.id)
-        self._set_state(seat, "stopped")
 
     async def drop(self, engine: Engine) -> None:
         """Forget all models of an engine that stops. Its runs have a moment to end."""
@@ -462,6 +468,7 @@ class Scheduler:
                         await seat.idle.wait()
                 self._set_state(seat, "stopping")
                 await self._give_back(seat)
+                self._set_state(seat, "stopped")
 
     def _seat(self, card: ModelCard, engine: LoadableEngine) -> _Seat:
         seat = self._seats.get(card.id)
@@ -473,6 +480,14 @@ class Scheduler:
         seat.state, seat.reason = state, reason
         self._metrics.loaded.set(sum(s.plan is not None for s in self._seats.values()))
         self._events.publish(ModelStateChanged(seat.card.id, state, reason))
+
+
+def _memory_bytes(seat: _Seat) -> int:
+    try:
+        return seat.engine.memory_bytes(seat.card.id)
+    except Exception:
+        _log.exception("the engine %s does not say what %s takes", seat.engine.name, seat.card.id)
+        return 0
 
 
 def _stopping() -> LoadFailed:

@@ -12,8 +12,7 @@ from allod.kernel.faults import is_fault
 from allod.sdk.chat import Run
 from allod.sdk.errors import AllodError, ExtensionFailed
 from allod.sdk.events import Events, StageRemoved
-from allod.sdk.stage import Phase, Stage
-from allod.sdk.stream import Usage
+from allod.sdk.stage import Ending, Phase, Stage
 
 _MOST_FAILURES = 5
 _log = logging.getLogger("allod.stages")
@@ -106,7 +105,7 @@ class Stages:
             )
             self._events.publish(StageRemoved(seated.extension, seated.stage.name))
 
-    async def after(self, seated: Sequence[Seated], run: Run, usage: Usage | None) -> None:
+    async def after(self, seated: Sequence[Seated], run: Run, ending: Ending) -> None:
         """Let each of `seated` look at a run that has ended. None of them can change how it ended."""
         for each in seated:
             if each not in self._seated:
@@ -114,7 +113,7 @@ class Stages:
             try:
                 with custody.inside(each.extension):
                     async with asyncio.timeout(each.stage.timeout_s):
-                        await each.stage.after(run, usage)
+                        await each.stage.after(run, ending)
             except BaseException as error:
                 if not is_fault(error):
                     raise

@@ -27,6 +27,9 @@ class ModelCard:
     architecture: str = ""
     parameters: int = 0
     capabilities: tuple[str, ...] = ("chat", "completion")
+    is_local: bool = True
+    """Whether it runs on this machine; to one that does not, the words of a run are sent."""
+
     problem: str = ""
     """Why it cannot be used (a damaged file, say); empty where it can."""
 

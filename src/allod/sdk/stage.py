@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Literal
 
@@ -21,6 +22,15 @@ class Phase(IntEnum):
     ROUTE = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run has ended: `outcome` is ok, cancelled or an error's code; `usage` is None where it ended early."""
+
+    outcome: str
+    duration_s: float
+    usage: Usage | None = None
+
+
 class Stage:
     """Base class of all stages."""
 
@@ -35,5 +45,5 @@ class Stage:
     async def before(self, run: Run) -> None:
         """Change `run.request`, or raise an AllodError to refuse it."""
 
-    async def after(self, run: Run, usage: Usage | None) -> None:
-        """Look at a run that has ended; `usage` is None if it ended early."""
+    async def after(self, run: Run, ending: Ending) -> None:
+        """Look at a run that has ended."""

@@ -145,7 +145,7 @@ async def check_contributions(house: House, entry: Entry) -> None:
     assert entry.extension is not None
     name = entry.name
     for engine in entry.contributions.engines:
-        for card in await engine.models():
+        for card in await asyncio.wait_for(engine.models(), 30):
             assert card.engine == engine.name, f"{name}: {card.id} names another engine"
     for tool in entry.contributions.tools:
         assert tool.summary.strip(), f"{name}: the tool {tool.name!r} tells the model nothing"

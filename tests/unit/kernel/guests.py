@@ -17,7 +17,7 @@ from allod.sdk.events import Event, ModelStateChanged, Subscription
 from allod.sdk.extension import Extension, Manifest
 from allod.sdk.jobs import Job, JobKind
 from allod.sdk.processes import Walls
-from allod.sdk.stage import Phase, Stage
+from allod.sdk.stage import Ending, Phase, Stage
 from allod.sdk.storage import Migration
 from allod.sdk.tools import Tool
 
@@ -322,7 +322,7 @@ class AfterStage(Stage):
     name = "after"
     phase = Phase.COMPOSE
 
-    async def after(self, run: Run, usage: Any) -> None:
+    async def after(self, run: Run, ending: Ending) -> None:
         raise RuntimeError(SECRET)
 
 

@@ -16,6 +16,7 @@ from allod.kernel.installed import Entry, in_order
 from allod.sdk.chat import Caller, ChatRequest, Run
 from allod.sdk.errors import BadRequest, Conflict, ExtensionFailed, NotFound, ServiceMissing
 from allod.sdk.events import ExtensionStateChanged, ModelStateChanged, SettingsChanged, StageRemoved
+from allod.sdk.stage import Ending
 from allod.testing.house import gateway_on, point, standing
 from tests.unit.gateway.asgi import ask
 from tests.unit.kernel import guests
@@ -263,7 +264,7 @@ async def test_a_stage_that_must_not_be_skipped_refuses_the_run(
 
 async def test_a_failure_after_a_run_changes_nothing(tmp_path: Path) -> None:
     async with standing(tmp_path, [guest(guests.BadStages)]) as house:
-        await house.stages.after(house.stages.all, run(), None)
+        await house.stages.after(house.stages.all, run(), Ending("ok", 0.1))
 
 
 # events

@@ -34,6 +34,7 @@ class DiaryEngine:
     name: str = "diary"
     diary: list[str] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
+    sulks: bool = False
     gone: dict[str, Callable[[str], None]] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -60,8 +61,12 @@ class DiaryEngine:
 
     async def unload(self, model: ModelId) -> None:
         self.diary.append(f"unload {model}")
+        if self.sulks:
+            raise RuntimeError("/secret/path")
 
     def memory_bytes(self, model: ModelId) -> int:
+        if self.sulks:
+            raise RuntimeError("/secret/path")
         return 7
 
 
@@ -556,6 +561,17 @@ async def test_the_words_of_an_unforeseen_error_are_not_passed_on(house: House) 
     error = await (await house.ask()).error()
     assert isinstance(error, LoadFailed)
     assert "/secret/path" not in error.message
+
+
+async def test_an_engine_that_fails_to_unload_stops_nobody(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    house.engine.sulks = True
+    await (await house.ask("a")).leave()
+    assert house.row()["memory_bytes"] == 0
+    house.engine.size_bytes = 900  # so the next one needs all there is
+    assert (await house.ask("b")).is_held
+    assert house.diary == ["load a", "unload a", "load b"]
+    assert house.state() == "stopped"
+    assert "a was not unloaded in order" in caplog.text
 
 
 async def test_repeated_failures_are_waited_out(house: House, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import base64
 import struct
 import sys
@@ -152,7 +153,8 @@ class LlamaCppEngine:
     def _walls(self, options: WorkerOptions, file: ModelFile) -> Walls:
         program = self._context.settings.binary
         if program is None:
-            programs = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).with_name("worker.py")]
+            worker = Path(__file__).with_name("worker.py")
+            programs = [Path(sys.prefix), Path(sys.base_prefix), worker, *_packages()]
         else:
             programs = [program, program.resolve().parent, program.resolve().parent.parent / "lib"]
             if _is_script(program):  # which needs its interpreter too
@@ -278,6 +280,12 @@ class LlamaCppEngine:
         asked = template_input(request, card)
         prompt: str = (await ask_json(self._running(card.id), "/apply-template", asked))["prompt"]
         return prompt
+
+
+def _packages() -> list[Path]:
+    """Where llama.cpp is installed: not always in this environment (`pip --user`, one that sees another's packages)."""
+    found = importlib.util.find_spec("xllamacpp")
+    return [Path(found.origin).parents[1]] if found is not None and found.origin else []
 
 
 def _is_script(program: Path) -> bool:

@@ -29,6 +29,7 @@ def build(models: Models) -> APIRouter:
             "architecture": card.architecture,
             "parameters": card.parameters,
             "capabilities": list(card.capabilities),
+            "is_local": card.is_local,
             "problem": card.problem,
             **({"alias_of": card.id} if name else {}),
         }
