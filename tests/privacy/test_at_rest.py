@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import re
 import secrets
 import shutil
 import signal
@@ -141,8 +143,6 @@ def test_a_stolen_data_folder_opens_nothing(used: Path, tmp_path: Path) -> None:
 
 def damaged(used: Path, home: Path, name: str, damage: Any) -> str:
     """What the server says when a file is damaged. Nothing is overwritten."""
-    import os
-
     copied(used, home)
     file = home / name
     file.write_bytes(damage(file.read_bytes()))
@@ -231,20 +231,50 @@ def test_no_error_and_no_log_quotes_what_was_sent(server: RunningServer) -> None
     for path, methods in document["paths"].items():
         for method, route in methods.items():
             body = route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-            if body is None or "{" in path:
+            if body is None:
                 continue
             broken = f'{{"text": "{MARK}'.encode()
             schema = schemas.get(str(body.get("$ref", "")).rpartition("/")[2], {})
+            place = re.sub(r"\{.*?\}", "terminal", path)
             for wrong in [broken, *bodies(schema)]:
-                reply = request(server, method.upper(), path, wrong, headers=me)
+                reply = request(server, method.upper(), place, wrong, headers=me)
                 if reply.status >= 400:
                     asked += 1
-                    assert reply.status < 500, (path, wrong, reply.body)
-                    assert MARK.encode() not in reply.body, (path, wrong)
+                    assert reply.status < 500, (place, wrong, reply.body)
+                    assert MARK.encode() not in reply.body, (place, wrong)
     assert asked > 100
     log = server.log_text()
     assert MARK not in log
     assert "Traceback" not in log
+
+
+def test_no_log_quotes_a_name_or_a_place(server: RunningServer) -> None:
+    """An answer may say a name back to whoever gave it; the log says none of them."""
+    document = get(server, "/openapi.json").json
+    schemas = document["components"]["schemas"]
+    me = owner(server)
+    asked = 0
+    for path, methods in document["paths"].items():
+        for method, route in methods.items():
+            body = (
+                route.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            )
+            schema = schemas.get(str(body.get("$ref", "")).rpartition("/")[2], {})
+            named = [{name: MARK} for name in schema.get("properties", {}).keys() & NAMES]
+            if "{" not in path and not named and method != "get":
+                continue
+            place = re.sub(r"\{.*?\}", MARK, path)
+            query = (
+                f"?before={MARK}&extension={MARK}&host={MARK}.example" if method in ("get", "delete") else ""
+            )
+            bodiless: list[Any] = [{} if body else None]
+            for sent in named or bodiless:
+                if path != "/api/events":  # which does not end
+                    reply = request(server, method.upper(), place + query, sent, headers=me)
+                    assert reply.status < 500, (place, sent, reply.body)
+                    asked += 1
+    assert asked > 40
+    assert MARK not in server.log_text()
 
 
 def test_halves_of_characters_are_refused_where_they_could_be_kept(server: RunningServer) -> None:

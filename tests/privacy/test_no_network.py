@@ -43,8 +43,9 @@ def test_a_whole_day_s_use_tries_nothing_outside(home: Path) -> None:
         for path, methods in get(server, "/openapi.json").json["paths"].items():
             if "get" in methods and "{" not in path and path != "/api/events":
                 assert get(server, path).status == 200, path
-        refused = post(server, "/api/egress/grants", {"extension": "terminal", "host": "example.org"})
-        assert refused.status == 201  # a grant alone reaches nothing, and looks nothing up
+        granted = post(server, "/api/egress/grants", {"extension": "terminal", "host": "example.org"})
+        assert granted.status == 201  # a grant alone reaches nothing, and looks nothing up
+        assert granted.json["is_declared"] is False  # this one never could
         request(server, "PUT", "/api/egress/offline", {"offline": True})
         post(server, "/api/terminal/history", {"text": "hello"})
         post(server, "/api/extensions/terminal/restart", {})

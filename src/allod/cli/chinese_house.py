@@ -100,7 +100,8 @@ HOUSE = {
     "Did you mean `allod settings {name}`?": "你是指 `allod settings {name}` 吗？",
     "`allod settings {name}` lists them.": "`allod settings {name}` 列出它们。",
     # jobs and events
-    "List all jobs that are kept, newest first.": "列出保存的所有任务，最新的在前。",
+    "It will not, though: its manifest does not declare that host.": "但它不会访问：其清单没有声明该主机。",
+    "List the jobs of the last 30 days, newest first.": "列出最近 30 天的任务，最新的在前。",
     "Put a job of an extension in line: EXTENSION KIND [NAME=VALUE]…": (
         "让扩展的一个任务排队：EXTENSION KIND [NAME=VALUE]…"
     ),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from allod.cli.options import Json, Url, hand_on
+from allod.cli.options import Json, Limit, Of, Url, hand_on
 from allod.cli.words import say
 
 egress = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -57,12 +57,8 @@ def _purpose(purpose: str) -> str:
 
 @egress.command("log", help=say("Show what has left or was refused, newest first."))
 def log(
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=1, max=1000, metavar="N", help=say("At most so many."))
-    ] = 100,
-    extension: Annotated[
-        str | None, typer.Option("--extension", "-x", metavar="NAME", help=say("Of this extension only."))
-    ] = None,
+    limit: Limit = 100,
+    extension: Of = None,
     json: Json = False,
     url: Url = None,
 ) -> None:
@@ -126,7 +122,7 @@ def allow(
     url: Url = None,
 ) -> None:
     """Let an extension reach a host."""
-    from allod.cli.output import printable, show_json
+    from allod.cli.output import note, printable, show_json
     from allod.cli.server import connect
 
     wanted = {"extension": extension, "host": host, "purpose": purpose, "once": once}
@@ -142,6 +138,8 @@ def allow(
         else say("{extension} may reach {host} (purpose: {purpose}).", **names)
     )
     print(printable(said))
+    if not grant["is_declared"]:
+        note(say("It will not, though: its manifest does not declare that host."))
 
 
 @egress.command("deny", help=say("Take back what was allowed; what is under way by it ends."))

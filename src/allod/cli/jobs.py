@@ -11,7 +11,7 @@ import typer
 
 from allod.cli.client import Client
 from allod.cli.failures import Failure
-from allod.cli.options import Json, Url, hand_on, parse_pairs
+from allod.cli.options import Json, Limit, Of, Url, hand_on, parse_pairs
 from allod.cli.words import say
 
 jobs = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -25,17 +25,20 @@ def overview(context: typer.Context, json: Json = False, url: Url = None) -> Non
     """List the jobs, look at one, start, pause, resume, cancel or watch it."""
     hand_on(context, json=json, url=url)
     if context.invoked_subcommand is None:
-        list_jobs(json, url)
+        list_jobs(json=json, url=url)
 
 
-@jobs.command("list", help=say("List all jobs that are kept, newest first."))
-def list_jobs(json: Json = False, url: Url = None) -> None:
-    """List all jobs that are kept, newest first."""
+@jobs.command("list", help=say("List the jobs of the last 30 days, newest first."))
+def list_jobs(limit: Limit = 100, extension: Of = None, json: Json = False, url: Url = None) -> None:
+    """List the jobs of the last 30 days, newest first."""
+    from urllib.parse import urlencode
+
     from allod.cli.output import moment, note, show_json, show_table
     from allod.cli.server import connect
 
+    query = urlencode({"limit": limit, **({"extension": extension} if extension else {})})
     with connect(url) as client:
-        found = client.request("GET", "/api/jobs")
+        found = client.request("GET", f"/api/jobs?{query}")
     if json:
         show_json(found)
     elif not found["jobs"]:

@@ -22,6 +22,12 @@ Url: TypeAlias = Annotated[
         help=say("Speak to this server (or ALLOD_URL)."),
     ),
 ]
+Limit: TypeAlias = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=1000, metavar="N", help=say("At most so many."))
+]
+Of: TypeAlias = Annotated[
+    str | None, typer.Option("--extension", "-x", metavar="NAME", help=say("Of this extension only."))
+]
 Model: TypeAlias = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help=say("The model that answers."))
 ]

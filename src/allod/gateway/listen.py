@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from pathlib import Path
 
 import psutil
 
@@ -23,8 +22,11 @@ def listen(settings: ServerSettings, *, has_key: bool) -> list[socket.socket]:
     A machine without IPv6 does without ::1. Raises StartFailed: a port that is taken, an address that is not this
     machine's, an address that others can reach while there is no API key, TLS files that cannot be used.
     """
-    if settings.tls_certificate or settings.tls_key:
-        _check_certificate(settings.tls_certificate, settings.tls_key)
+    problem = settings.tls_problem()
+    if not problem and (settings.tls_certificate is None) != (settings.tls_key is None):
+        problem = "TLS needs a certificate and a key, and only one of them is set"
+    if problem:
+        raise StartFailed(f"{problem}.", fix="Name the certificate chain and its private key, both as PEM.")
     open_to_others = leaves_machine(settings.host)
     if open_to_others and not has_key:
         raise StartFailed(
@@ -48,20 +50,6 @@ def listen(settings: ServerSettings, *, has_key: bool) -> list[socket.socket]:
             f"None of {', '.join(settings.host)} is an address of this machine.", fix="Set server.host."
         )
     return sockets
-
-
-def _check_certificate(certificate: Path | None, key: Path | None) -> None:
-    import ssl  # 10 ms that only TLS needs
-
-    try:
-        if certificate is None or key is None:
-            raise OSError("both files are needed")
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        raise StartFailed(
-            f"TLS with {certificate} and {key}: {error.strerror or error}.",
-            fix="Name the certificate chain and its private key, both as PEM.",
-        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket | None:

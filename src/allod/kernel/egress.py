@@ -167,6 +167,12 @@ class Egress:
             self._grants[grant.id] = grant
         return grant
 
+    def could_use(self, grant: Grant) -> bool:
+        """Whether the manifest of a running extension declares the host; of one that does not run nothing is known."""
+        return all(
+            client.could_reach(grant.host) for client in self._clients if client.extension == grant.extension
+        )
+
     async def deny(self, extension: str, host: str, purpose: str | None = None) -> None:
         """Take back what was granted for exactly this host, and end what runs by it. No purpose: for all of them.
 

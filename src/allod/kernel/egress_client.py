@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from allod.kernel.egress_hosts import USER, Malformed, Target, is_declared, is_local
+from allod.kernel.egress_hosts import USER, Malformed, Target, could_reach, is_declared, is_local
 from allod.kernel.egress_request import Request, request_of
 from allod.sdk.errors import AllodError, EgressFailed
 from allod.sdk.http import HttpAnswer
@@ -62,10 +62,14 @@ class Client:
         self.calls: set[Call] = set()
         """Those that run."""
         self._gate = gate
-        self._extension = extension
+        self.extension = extension
         self._patterns = tuple(patterns)
         self._connections: Connections | None = None
         self._is_closed = False
+
+    def could_reach(self, host: str) -> bool:
+        """Whether its manifest declares this host, on some port."""
+        return could_reach(host, self._patterns)
 
     @asynccontextmanager
     async def open(
@@ -88,7 +92,7 @@ class Client:
                 wanted = Malformed("it does not say what for in a word or two")
         except Malformed as error:
             wanted = error
-        call = Call(self._extension, purpose, self._patterns)
+        call = Call(self.extension, purpose, self._patterns)
         self.calls.add(call)
         try:
             connections = await self._reach_out()
@@ -127,7 +131,7 @@ class Client:
         return not is_local(name) and is_declared(name, port, self._patterns)
 
     def _stopped(self) -> EgressFailed:
-        return EgressFailed(f"{self._extension!r} was stopped, and its requests with it.")
+        return EgressFailed(f"{self.extension!r} was stopped, and its requests with it.")
 
 
 def is_word(purpose: str) -> bool:

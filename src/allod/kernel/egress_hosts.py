@@ -139,6 +139,16 @@ def is_declared(name: str, port: int, patterns: Sequence[str]) -> bool:
     )
 
 
+def could_reach(host: str, patterns: Sequence[str]) -> bool:
+    """Whether an extension that declares `patterns` could ask for this host, in normal form, on some port."""
+    parts = _HOST.fullmatch(host)
+    assert parts is not None
+    name = normal_name(parts["name"] or parts["six"] or parts["bare"] or "")
+    port = int(parts["port"] or parts["six_port"] or 0)
+    ports = [port] if port else list(_OWN_PORT.values())
+    return USER in patterns or any(is_declared(name, each, patterns) for each in ports)
+
+
 def is_local(name: str) -> bool:
     """Whether a name says itself that it may lie in the user's own network: an IP address, or localhost."""
     return (

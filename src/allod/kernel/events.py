@@ -108,6 +108,11 @@ class EventBus:
         if self.outbox is not None:
             await self.outbox.save()
 
+    async def prune(self) -> None:
+        """Drop recorded events that are old."""
+        if self.outbox is not None:
+            await self.outbox.prune()
+
     async def close(self) -> None:
         """End all subscriptions. Nothing is handed on any more."""
         self._subscribers.clear()

@@ -6,8 +6,10 @@ Implements the host's `Rooms`: what each extension gets, and who uses what it co
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -43,6 +45,7 @@ from allod.kernel.toolbox import Toolbox
 from allod.kernel.watchdog import Watchdog
 from allod.sdk.chat import Caller, GenerateRequest, Run
 from allod.sdk.engine import LoadableEngine
+from allod.sdk.errors import BadRequest
 from allod.sdk.events import ExtensionStateChanged, SettingsChanged
 from allod.sdk.extension import Extension
 from allod.sdk.stream import ChatStream
@@ -50,6 +53,7 @@ from allod.sdk.stream import ChatStream
 _CLEAR_S = 5
 _GRACE_S = 3
 _FLUSH_S = 60
+_PRUNE_EVERY = 60
 _log = logging.getLogger("allod.house")
 
 
@@ -106,7 +110,7 @@ class House:
         self._watchdog = Watchdog(self.host.packages)
         self._own_processes: dict[str, OwnProcesses] = {}
         self._own_http: dict[str, Any] = {}
-        self._flushing: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     # life
 
@@ -129,13 +133,13 @@ class House:
         await self.egress.load()
         await self.host.start()
         self.scheduler.start()
-        self._flushing = custody.begin(self._flush_now_and_then(), "flush")
+        self._tidying = custody.begin(self._tidy_now_and_then(), "tidy")
 
     async def close(self) -> None:
         """Stop everything, the store last. Whatever goes wrong on the way, the rest is stopped too."""
         self._watchdog.stop()
-        if self._flushing is not None:
-            self._flushing.cancel()
+        if self._tidying is not None:
+            self._tidying.cancel()
         for close in (
             self.jobs.close,  # first, so that what waits for a model goes back in line
             self.host.stop,
@@ -150,13 +154,16 @@ class House:
             except Exception:
                 _log.exception("something did not stop in order")
 
-    async def _flush_now_and_then(self) -> None:
-        while True:
+    async def _tidy_now_and_then(self) -> None:
+        for turn in itertools.count(1):
             await asyncio.sleep(_FLUSH_S)
             try:
                 await self._flush()
+                if turn % _PRUNE_EVERY == 0:
+                    await self.jobs.prune()
+                    await self.events.prune()
             except Exception:
-                _log.exception("when keys and sessions were last used was not kept")
+                _log.exception("what was used and what is old was not written down")
 
     async def _flush(self) -> None:
         await self.keys.flush()
@@ -166,7 +173,9 @@ class House:
 
     async def change_settings(self, namespace: str, values: Mapping[str, Any]) -> None:
         """Keep the user's new values, and tell who is concerned. Raises BadRequest, NotFound."""
-        await self._tell(namespace, await self.settings.change(namespace, values, self._teller(namespace)))
+        check = partial(_check_server, fields=values.keys()) if namespace == "server" else None
+        changed = await self.settings.change(namespace, values, self._teller(namespace), check)
+        await self._tell(namespace, changed)
 
     async def reset_setting(self, namespace: str, field: str) -> None:
         """Take the user's change of one field back, and tell who is concerned."""
@@ -280,6 +289,17 @@ class House:
     def publish(self, event: ExtensionStateChanged) -> None:
         """Tell it."""
         self.events.of(KERNEL).publish(event)
+
+
+def _check_server(settings: ServerSettings, fields: Collection[str]) -> None:
+    """Raises BadRequest for TLS files with which the next start would fail."""
+    named = [field for field in ("tls_certificate", "tls_key") if field in fields]
+    if named and (problem := settings.tls_problem()):
+        raise BadRequest(
+            f"{problem}.",
+            fix="Nothing was changed. Both files are PEM, the key without a passphrase.",
+            param=named[0],
+        )
 
 
 class OwnChat:

@@ -170,11 +170,23 @@ def get(connection: Connection, id: JobId, extension: str | None = None) -> JobS
     return _status(row)
 
 
-def every(connection: Connection, extension: str | None = None) -> list[JobStatus]:
-    """All jobs, or all of one extension, newest first."""
-    query = select(jobs).order_by(jobs.c.position.desc())
+def newest(
+    connection: Connection,
+    extension: str | None = None,
+    limit: int | None = None,
+    before: JobId | None = None,
+) -> list[JobStatus]:
+    """All jobs, or those of one extension, newest first; with `before`, those asked for earlier than that one.
+
+    Raises NotFound where there is no job `before`.
+    """
+    query = select(jobs).order_by(jobs.c.position.desc()).limit(limit)
     if extension is not None:
         query = query.where(jobs.c.extension == extension)
+    if before is not None:
+        get(connection, before, extension)
+        earlier = select(jobs.c.position).where(jobs.c.id == before).scalar_subquery()
+        query = query.where(jobs.c.position < earlier)
     return [_status(row) for row in connection.execute(query).mappings()]
 
 

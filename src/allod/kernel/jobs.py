@@ -77,6 +77,10 @@ class JobRunner:
         await self._database.write(recover)
         self._is_open = True
 
+    async def prune(self) -> None:
+        """Drop what ended long ago."""
+        await self._database.write(job_table.prune)
+
     async def register(self, extension: str, kinds: Sequence[JobKind[Any]]) -> None:
         """Begin to run the jobs of `extension`, those first that were left from before. Raises ExtensionFailed."""
         check_kinds(extension, kinds)
@@ -140,9 +144,13 @@ class JobRunner:
             await self._database.read(lambda connection: job_table.get(connection, id, extension))
         )
 
-    async def all(self, extension: str | None = None) -> list[JobStatus]:
-        """All jobs that are kept, or all of one extension, newest first."""
-        rows = await self._database.read(lambda connection: job_table.every(connection, extension))
+    async def all(
+        self, extension: str | None = None, limit: int | None = None, before: JobId | None = None
+    ) -> list[JobStatus]:
+        """All jobs that are kept, or all of one extension, newest first, from behind `before`. Raises NotFound."""
+        rows = await self._database.read(
+            lambda connection: job_table.newest(connection, extension, limit, before)
+        )
         return [self._shown(status) for status in rows]
 
     async def pause(self, id: JobId, extension: str | None = None) -> JobStatus:

@@ -77,7 +77,7 @@ class Outbox:
                 loop.call_soon_threadsafe(self._news.set)
 
         try:
-            await self._database.write(_prune)
+            await self.prune()
         except AllodError as error:  # it can wait
             _log.warning("old events were not dropped: %s", error.detail)
         self._written = written
@@ -87,6 +87,10 @@ class Outbox:
             asyncio.create_task(self._hand_on(hand), name="outbox"),
             asyncio.create_task(self._save_now_and_then(), name="outbox cursors"),
         ]
+
+    async def prune(self) -> None:
+        """Drop what is old, and the oldest where there are too many."""
+        await self._database.write(_prune)
 
     def record(self, connection: Connection, source: str, event: Event) -> None:
         """Keep `event` in the transaction of `connection`. Raises ExtensionFailed where a field is not JSON."""

@@ -14,6 +14,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -34,6 +35,9 @@ from allod.kernel.keyslots import ASKED, Damaged, Kind
 from allod.kernel.paths import Paths, flush_folders
 from allod.kernel.vault import Vault
 from allod.sdk.errors import Conflict, StartFailed, StoreDamaged
+
+if TYPE_CHECKING:
+    from allod.kernel.storage import Database
 
 _PART, _READY, _MOVING, _OLD = "restore.part", "restore.ready", "restore.moving", "restore.old"
 # In this order the old goes, and in the opposite one the new comes: while a store is in its place, so are its locks.
@@ -141,12 +145,26 @@ def _verify(vault: Vault, staged: Paths) -> None:
             with database.transaction(KERNEL) as connection:
                 tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").scalar()
             problems = database.problems()
+            if tables and not problems:
+                _end_sessions(database)
         finally:
             database.dispose()
     except StoreDamaged as error:
         raise Damaged("its store does not open with its key, or is damaged") from error
     if not tables or problems:
         raise Damaged("its store is damaged" if problems else "its store is empty")
+
+
+def _end_sessions(database: Database) -> None:
+    """A browser that was sent away since the backup was made stays away; opening one again is one command."""
+    from sqlalchemy import delete, inspect
+
+    from allod.kernel.authorizer import KERNEL
+    from allod.kernel.schema import sessions
+
+    with database.transaction(KERNEL) as connection:
+        if inspect(connection).has_table(sessions.name):
+            connection.execute(delete(sessions))
 
 
 def settle(paths: Paths) -> Path | None:

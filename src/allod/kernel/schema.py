@@ -87,6 +87,7 @@ jobs = Table(
     Column("error", String, nullable=False),
     Column("fix", String, nullable=False),
     Index("kernel__jobs_by_status", "status", "position"),
+    Index("kernel__jobs_by_position", "position"),
 )
 outbox = Table(
     "kernel__outbox",
@@ -197,6 +198,7 @@ def _first(op: Operations) -> None:
         Column("fix", text, nullable=False),
     )
     op.create_index("kernel__jobs_by_status", "kernel__jobs", ["status", "position"])
+    op.create_index("kernel__jobs_by_position", "kernel__jobs", ["position"])
     op.create_table(
         "kernel__outbox",
         Column("id", number, primary_key=True, autoincrement=True),

@@ -88,3 +88,19 @@ class ServerSettings(BaseModel):
         description="Run models even where this system offers no wall around them at all.",
         json_schema_extra=AT_NEXT_START,
     )
+
+    def tls_problem(self) -> str:
+        """Why the TLS files that are set cannot be used; empty where they can, or there are none."""
+        certificate, key = self.tls_certificate, self.tls_key
+        files = [path for path in (certificate, key) if path is not None]
+        try:
+            for file in files:
+                file.open("rb").close()
+            if certificate is not None and key is not None:
+                import ssl  # 10 ms that only TLS needs
+
+                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+                context.load_cert_chain(certificate, key, "")  # without "", OpenSSL asks at the terminal
+        except OSError as error:  # ssl.SSLError is one
+            return f"TLS with {' and '.join(map(str, files))}: {error.strerror or error}"
+        return ""

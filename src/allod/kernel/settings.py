@@ -104,17 +104,23 @@ class Settings:
         }
 
     async def change(
-        self, namespace: str, values: Mapping[str, Any], tell: Listener | None = None
+        self,
+        namespace: str,
+        values: Mapping[str, Any],
+        tell: Listener | None = None,
+        check: Callable[[Any], None] | None = None,
     ) -> list[str]:
         """Keep new values for some fields; the names of those that are now other than before.
 
-        `tell` is called with the settings from before. Raises BadRequest, which names the field and the reason: then
-        nothing has changed. A field that the command line fixes cannot be changed.
+        `check` sees the new settings first and may refuse them; `tell` is called with those from before. Raises
+        BadRequest, which names the field and the reason: then nothing has changed. A field that the command line fixes
+        cannot be changed.
         """
         for field in values:
             self._check_free(namespace, field)
         async with self._one_change:
-            return await self._keep(namespace, {**self._stored.get(namespace, {}), **values}, tell)
+            wanted = {**self._stored.get(namespace, {}), **values}
+            return await self._keep(namespace, wanted, tell, check)
 
     async def reset(self, namespace: str, field: str, tell: Listener | None = None) -> list[str]:
         """Take back the user's change of one field."""
@@ -124,7 +130,13 @@ class Settings:
             kept = {name: value for name, value in self._stored.get(namespace, {}).items() if name != field}
             return await self._keep(namespace, kept, tell)
 
-    async def _keep(self, namespace: str, stored: dict[str, Any], tell: Listener | None) -> list[str]:
+    async def _keep(
+        self,
+        namespace: str,
+        stored: dict[str, Any],
+        tell: Listener | None,
+        check: Callable[[Any], None] | None = None,
+    ) -> list[str]:
         assert self._database is not None, "settings are changed only where there is a store"
         model = self._known(namespace)
         before = self._current[namespace]
@@ -138,6 +150,8 @@ class Settings:
             raise BadRequest(
                 f"{namespace}.{field}: {why}.", fix="Nothing was changed. See its schema.", param=field
             ) from None
+        if check is not None:
+            check(after)
         # as the model reads it: "5" for a number is kept as 5
         plain = after.model_dump(mode="json", include=set(stored))
         await self._database.write(lambda connection: _store(connection, namespace, plain))

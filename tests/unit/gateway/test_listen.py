@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from allod.gateway.listen import listen, urls
 from allod.kernel.server_settings import ServerSettings
-from allod.sdk.errors import StartFailed
+from allod.sdk.errors import BadRequest, StartFailed
+from allod.testing.house import standing
 
 
 @pytest.fixture
@@ -47,6 +59,61 @@ def test_with_a_certificate_it_is_https() -> None:
     finally:
         for each in sockets:
             each.close()
+
+
+def pem(folder: Path, name: str = "", passphrase: bytes = b"") -> tuple[Path, Path]:
+    """A certificate for localhost and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number(), now, now)
+    paths = folder / f"{name}cert.pem", folder / f"{name}key.pem"
+    paths[0].write_bytes(built.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    lock = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+    return paths
+
+
+def test_tls_files_that_can_be_used(tmp_path: Path) -> None:
+    certificate, key = pem(tmp_path)
+    assert opened(port=0, tls_certificate=certificate, tls_key=key)
+
+
+@pytest.mark.parametrize("what", ["missing", "of another", "a passphrase", "no pem", "only one"])
+def test_tls_files_that_cannot_be_used(tmp_path: Path, what: str) -> None:
+    certificate, key = pem(tmp_path, passphrase=b"word" if what == "a passphrase" else b"")
+    match what:
+        case "missing":
+            key.unlink()
+        case "of another":
+            _, key = pem(tmp_path, "other-")
+        case "no pem":
+            certificate.write_text("hello")
+    settings: dict[str, Any] = {"tls_certificate": certificate} | (
+        {} if what == "only one" else {"tls_key": key}
+    )
+    with pytest.raises(StartFailed, match="TLS") as caught:
+        opened(port=0, **settings)
+    assert "PEM" in caught.value.fix
+
+
+async def test_tls_files_that_cannot_be_used_are_not_kept_as_settings(tmp_path: Path) -> None:
+    certificate, key = pem(tmp_path)
+    _, other = pem(tmp_path, "other-")
+    async with standing(tmp_path / "data") as house:
+        for wrong in (
+            {"tls_key": str(tmp_path / "nowhere")},
+            {"tls_certificate": str(certificate), "tls_key": str(other)},
+        ):
+            with pytest.raises(BadRequest) as refused:
+                await house.change_settings("server", wrong)
+            assert refused.value.param in wrong
+            assert house.settings.current("server").tls_key is None
+        await house.change_settings("server", {"tls_certificate": str(certificate)})
+        await house.change_settings("server", {"tls_key": str(key)})
+        key.unlink()  # what is set already does not stand in the way of other changes
+        await house.change_settings("server", {"max_waiting": 9})
+        assert house.settings.current("server").max_waiting == 9
 
 
 def test_a_port_that_is_taken_names_its_holder(taken: int) -> None:

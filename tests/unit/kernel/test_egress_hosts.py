@@ -7,6 +7,7 @@ from yarl import URL
 
 from allod.kernel.egress_hosts import (
     Malformed,
+    could_reach,
     is_declared,
     is_local,
     is_public,
@@ -206,6 +207,22 @@ def test_a_manifest_declares_hosts_and_subdomains(
     patterns = [normal_pattern(pattern)]
     assert [name for name in declared if not is_declared(name, 443, patterns)] == []
     assert [name for name in not_declared if is_declared(name, 443, patterns)] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "patterns", "could"),
+    [
+        ("example.org", ["example.org"], True),
+        ("example.org:8443", ["example.org"], True),
+        ("example.org", ["example.org:8443"], False),
+        ("a.example.org", ["*.example.org"], True),
+        ("other.org", ["*.example.org"], False),
+        ("[::1]:80", ["user"], True),
+        ("example.org", [], False),
+    ],
+)
+def test_what_a_grant_could_be_used_for(host: str, patterns: list[str], could: bool) -> None:
+    assert could_reach(host, patterns) is could
 
 
 def test_a_declared_port_means_that_port_only() -> None:

@@ -203,6 +203,20 @@ async def test_as_many_side_by_side_as_their_kind_allows(database: Database) -> 
         assert len(one.ran) == 1
 
 
+async def test_they_are_listed_in_pages(database: Database) -> None:
+    gate = Gate()
+    async with running(database, Kind(gate)) as runner:
+        ids = [await runner.of("notes").start("walk", Walk()) for _ in range(5)]
+        first = await runner.all(limit=2)
+        second = await runner.all("notes", limit=2, before=first[-1].id)
+        assert [status.id for status in (*first, *second)] == ids[:0:-1]
+        assert await runner.all("other", limit=2) == []
+        with pytest.raises(NotFound):
+            await runner.all(before=JobId("none"))
+        with pytest.raises(NotFound):
+            await runner.all("other", before=ids[0])
+
+
 # how it fails
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections import namedtuple
@@ -12,9 +13,13 @@ import psutil
 import pytest
 
 from allod.kernel import keyslots
+from allod.kernel.authorizer import KERNEL
 from allod.kernel.backup import sealed
+from allod.kernel.migrations import Migrator
 from allod.kernel.paths import Paths
 from allod.kernel.restore import SecretNeeded, restore, settle
+from allod.kernel.schema import MIGRATIONS
+from allod.kernel.sessions import Sessions
 from allod.kernel.vault import Vault
 from allod.sdk.errors import Conflict, StartFailed, StoreDamaged, StoreFull, WrongPassphrase
 from tests.unit.kernel.data_folders import WORDS, ends, files, kept, new_machine, rows, store, write
@@ -83,6 +88,21 @@ def test_what_was_here_stays_beside_and_both_open(
     del before["models/a.gguf"]
     assert files(done.moved_to) == before
     assert kept(Paths(done.moved_to)) == OLD
+
+
+async def test_sessions_do_not_come_back(paths: Paths, file: Path) -> None:
+    with store(paths) as (_, database):
+        await asyncio.to_thread(Migrator(database, paths.backups).bring_up, KERNEL, MIGRATIONS)
+        sessions = Sessions()
+        await sessions.attach(database)
+        _, *halves = await sessions.open("a browser")
+        assert sessions.find(*halves) is not None
+    back_up(paths, file)
+    restore(file, paths)
+    with store(paths) as (_, database):
+        sessions = Sessions()
+        await sessions.attach(database)
+        assert (sessions.all(), sessions.find(*halves)) == ([], None)
 
 
 def test_two_restores_in_one_second_keep_both(paths: Paths, file: Path) -> None:

@@ -563,7 +563,9 @@ async def test_the_words_of_an_unforeseen_error_are_not_passed_on(house: House) 
     assert "/secret/path" not in error.message
 
 
-async def test_an_engine_that_fails_to_unload_stops_nobody(house: House, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_engine_that_fails_to_unload_stops_nobody(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.engine.sulks = True
     await (await house.ask("a")).leave()
     assert house.row()["memory_bytes"] == 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import base64
+import importlib.util
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -5,6 +5,7 @@ const KEY = "allod-session";
 const CHINESE = {
   "Welcome in.": "欢迎进入。",
   "This browser may use Allod: its session lasts 30 days from its last use.": "此浏览器可以使用 Allod：会话自最后一次使用起保持 30 天。",
+  "No other machine could open your store, or a backup of it, yet. To have a recovery code for that:": "目前还没有其他机器能打开你的存储或其备份。要为此生成恢复码：",
   "To get in, run this in a terminal:": "要进入，请在终端运行：",
   "The store is locked.": "存储已锁定。",
   "Passphrase or recovery code": "密码短语或恢复码",
@@ -44,9 +45,13 @@ const takeToken = async () => {
 
 const show = async () => {
   const refused = await takeToken();
-  const { status } = await ask("GET", "/api/vault");
+  const { status, body } = await ask("GET", "/api/vault");
   at("unlock").hidden = true;
-  if (status === 200) return tell(`${say("Welcome in.")} ${say("This browser may use Allod: its session lasts 30 days from its last use.")}`);
+  if (status === 200) {
+    const welcome = `${say("Welcome in.")} ${say("This browser may use Allod: its session lasts 30 days from its last use.")}`;
+    if (body.opens_elsewhere) return tell(welcome);
+    return tell(`${welcome} ${say("No other machine could open your store, or a backup of it, yet. To have a recovery code for that:")}`, "allod vault add recovery");
+  }
   const ready = await ask("GET", "/health/ready");
   if (ready.body.status === "locked") {
     at("unlock").hidden = false;

@@ -56,9 +56,10 @@ def build(house: House) -> APIRouter:
 
     @router.post("/grants", status_code=201)
     async def allow(body: NewGrant) -> dict[str, Any]:
-        """Let an extension reach a host."""
+        """Let an extension reach a host. `is_declared` is false where its manifest keeps it from ever asking."""
         house.host.get(body.extension)
-        return asdict(await egress.allow(body.extension, body.host, body.purpose, body.once))
+        grant = await egress.allow(body.extension, body.host, body.purpose, body.once)
+        return {**asdict(grant), "is_declared": egress.could_use(grant)}
 
     @router.delete("/grants", status_code=204)
     async def deny(extension: str, host: str, purpose: str | None = None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from allod.kernel.house import House
@@ -31,9 +31,14 @@ def build(house: House) -> APIRouter:
         return asdict(job)
 
     @router.get("")
-    async def list_jobs(extension: str | None = None) -> dict[str, Any]:
-        """All jobs that are kept, newest first."""
-        return {"jobs": [described(job) for job in await jobs.all(extension)]}
+    async def list_jobs(
+        extension: str | None = None,
+        limit: int = Query(default=100, ge=1, le=1000),
+        before: str | None = Query(default=None, description="Only jobs asked for earlier than this one."),
+    ) -> dict[str, Any]:
+        """Jobs of the last 30 days, newest first."""
+        found = await jobs.all(extension, limit, None if before is None else JobId(before))
+        return {"jobs": [described(job) for job in found]}
 
     @router.post("", status_code=201)
     async def start_job(body: NewJob) -> dict[str, Any]:
