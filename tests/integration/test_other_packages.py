@@ -1,48 +1,22 @@
-"""Extensions that others wrote, installed by pip beside Allod: the page's thirty lines, an engine, and one of each."""
+"""Extensions that others wrote, installed by pip beside Allod: an engine, and one with all the rest."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from allod.testing.server import RunningServer, running_server
-from tests import packages
+from allod.testing.server import running_server
 from tests.http_client import CHAT, Reply, frames, owner, request, streamed_text, user
 from tests.packages import PACKAGES, Environment
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """This user, with the key of the run file."""
-
-    server: RunningServer
-
-    def ask(self, method: str, path: str, body: Any = None) -> Reply:
-        return request(self.server, method, path, body, headers=owner(self.server))
-
-    def chat(self, text: str, **fields: Any) -> Reply:
-        return self.ask("POST", CHAT, {"model": "echo", "messages": user(text), **fields})
-
-    def state(self, name: str) -> str:
-        return str(self.ask("GET", f"/api/extensions/{name}").json["state"])
-
-    def job(self, job: str) -> dict[str, Any]:
-        """A job that has ended."""
-        deadline = time.monotonic() + 20
-        while (found := self.ask("GET", f"/api/jobs/{job}").json)["state"] in ("queued", "running"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return dict(found)
+from tests.packages.serving import Owner, serving
+from tests.packages.site import Site, web_site
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +24,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     made = Environment(tmp_path_factory.mktemp("environment"))
     made.install(PACKAGES / "allod-echo", PACKAGES / "allod-notes")
     return made
-
-
-@contextmanager
-def serving(home: Path, environment: Environment) -> Iterator[Owner]:
-    with running_server(home, python=environment.python, settings="[server]\npreload = false\n") as server:
-        yield Owner(server)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +48,18 @@ def test_all_of_them_run_and_say_what_they_contribute(anna: Owner) -> None:
     }
     assert (listed["notes"]["package"], listed["notes"]["is_builtin"]) == ("allod-notes", False)
     assert "/api/notes/notes" in anna.ask("GET", "/openapi.json").json["paths"]
+
+
+def test_models_on_this_machine_run_though_llama_cpp_lies_in_another_environment(anna: Owner) -> None:
+    models = anna.ask("GET", "/v1/models").json["data"]
+    (local,) = [
+        model["id"]
+        for model in models
+        if model["owned_by"] == "llamacpp" and "alias_of" not in model["allod"]
+    ]
+    answer = anna.ask("POST", CHAT, {"model": local, "messages": user("Hello!"), "max_tokens": 4})
+    assert answer.status == 200
+    assert answer.json["choices"][0]["message"]["content"]
 
 
 def test_an_engine_answers_like_any_other(anna: Owner) -> None:
@@ -171,56 +151,14 @@ def test_an_engine_that_is_switched_off_takes_its_models_along(anna: Owner) -> N
     assert anna.chat("hi").status == 200
 
 
-def test_the_pages_thirty_lines_install_into_a_running_server(
-    anna: Owner, environment: Environment, tmp_path: Path
-) -> None:
-    package = packages.glossary(tmp_path / "allod-glossary")
-    module = (package / "allod_glossary.py").read_text()
-    assert len([line for line in module.splitlines() if line.strip()]) <= 32
-    environment.install(package)
-    try:
-        assert anna.state("glossary") == "found"
-        assert anna.ask("POST", "/api/extensions/glossary/enable").json["state"] == "active"
-        changed = anna.ask(
-            "PATCH", "/api/settings/glossary", {"terms": {"Kranich": "our harbour, due in May"}}
-        )
-        assert changed.json["sources"] == {"terms": "user"}
-        answer = anna.chat("When is kranich due?")
-        assert "Kranich: our harbour, due in May" in json.loads(answer.text)["system"][0]
-        assert {"stage": "glossary", "words": ["Kranich"]} in answer.json["allod"]["notes"]
-        assert "1 passed" in environment.pytest(package, "-p", "no:cacheprovider")
-    finally:
-        environment.uninstall("allod-glossary")
-
-
 @pytest.fixture
-def site() -> Iterator[tuple[str, list[str]]]:
-    """A web server on loopback, and the requests that it saw."""
-    seen: list[str] = []
-
-    class Site(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"from outside")
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def site() -> Iterator[Site]:
+    with web_site({"/private/words?of=mine": "from outside"}) as started:
+        yield started
 
 
-def test_nothing_is_reached_before_it_is_allowed(anna: Owner, site: tuple[str, list[str]]) -> None:
-    host, seen = site
+def test_nothing_is_reached_before_it_is_allowed(anna: Owner, site: Site) -> None:
+    host = site.host
     secret = {"url": f"http://{host}/private/words?of=mine"}
 
     def fetch() -> Reply:
@@ -229,7 +167,7 @@ def test_nothing_is_reached_before_it_is_allowed(anna: Owner, site: tuple[str, l
     refused = fetch()
     assert (refused.status, refused.json["code"]) == (403, "egress_refused")
     assert f"allod egress allow notes {host}" in refused.json["fix"]
-    assert seen == []
+    assert site.paths == []
 
     assert (
         anna.ask("POST", "/api/egress/grants", {"extension": "notes", "host": host, "once": True}).status
@@ -245,7 +183,7 @@ def test_nothing_is_reached_before_it_is_allowed(anna: Owner, site: tuple[str, l
     assert fetch().status == 201
     assert anna.ask("DELETE", f"/api/egress/grants?extension=notes&host={host}").status == 204
     assert fetch().status == 403
-    assert seen == ["/private/words?of=mine"] * 3
+    assert site.paths == ["/private/words?of=mine"] * 3
 
     entries = anna.ask("GET", "/api/egress/log?extension=notes").json["entries"]
     assert [entry["verdict"] for entry in reversed(entries)] == [

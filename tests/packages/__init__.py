@@ -1,9 +1,13 @@
-"""Extensions of other packages, and an environment in which they are installed beside Allod."""
+"""Extensions of other packages, and an environment in which they are installed beside Allod.
+
+Two of them lie here, for tests; two more are the examples of docs/extensions.md, written out as the page has them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +17,8 @@ from pathlib import Path
 
 PACKAGES = Path(__file__).parent
 PAGE = PACKAGES.parents[1] / "docs/extensions.md"
+_CODE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^`([^`\n]+)`[:：]\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Environment:
@@ -53,19 +59,38 @@ class Environment:
         )
 
 
-def blocks_of(page: Path) -> Sequence[tuple[str, str]]:
+def code_of(page: Path) -> Sequence[tuple[str, str]]:
     """The code blocks of a Markdown page: language and text."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return _CODE.findall(page.read_text("utf-8"))
 
 
-def glossary(folder: Path) -> Path:
-    """The package of docs/extensions.md, written out as the page has it."""
-    (_, project), (_, module), _, (_, test), *_ = blocks_of(PAGE)
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text(project)
-    (folder / "allod_glossary.py").write_text(module)
-    (folder / "test_glossary.py").write_text(test)
+def files_of(text: str) -> Mapping[str, str]:
+    """The code blocks of a Markdown text that are files: each is headed by its name, alone on a line."""
+    return dict(_FILE.findall(text))
+
+
+def section_of(page: Path, title: str) -> str:
+    """What stands under a heading, up to the next one."""
+    _, found, rest = page.read_text("utf-8").partition(f"\n## {title}\n")
+    assert found, f"{page.name} has no section {title!r}"
+    return rest.partition("\n## ")[0]
+
+
+def package_of(section: str, folder: Path) -> Path:
+    """The package of a section of docs/extensions.md, written out as the page has it."""
+    for name, text in files_of(section_of(PAGE, section)).items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8")
     return folder
+
+
+def commands_of(section: str) -> list[list[str]]:
+    """The commands of a section of docs/extensions.md, each as its words behind `allod`."""
+    shell = "".join(text for language, text in _CODE.findall(section_of(PAGE, section)) if language == "sh")
+    lines = [shlex.split(line, comments=True) for line in shell.splitlines()]
+    assert all(words[0] == "allod" for words in lines)
+    return [words[1:] for words in lines]
 
 
 assert sys.prefix != sys.base_prefix, "the tests run in a virtual environment"

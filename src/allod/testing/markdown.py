@@ -32,7 +32,7 @@ def _broken_links(root: Path) -> Iterator[str]:
             if re.match(r"[a-z][a-z0-9+.-]*:", link):
                 continue  # leads out of the repository
             path, _, anchor = unquote(link).partition("#")
-            target = (page.parent / path).resolve() if path else page
+            target = (page.parent / path if path else page).resolve()
             where = page.relative_to(root).as_posix()
             if not target.exists() or not target.is_relative_to(root.resolve()):
                 yield f"{where}: the link {link} leads nowhere"
