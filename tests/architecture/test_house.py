@@ -20,7 +20,7 @@ SOURCE = ROOT / "src/allod"
 LONG = {
     "extensions/llamacpp/catalog.py": 500,
     "extensions/llamacpp/gguf.py": 520,
-    "kernel/scheduler.py": 490,
+    "kernel/scheduler.py": 440,
 }
 """Modules that may be longer than 400 lines, and how long. Each is one thing that falls apart when it is cut."""
 

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar, cast
 from allod.kernel.metrics import Metrics
 from allod.kernel.models import ModelTable
 from allod.kernel.offers import offers
-from allod.kernel.scheduler import Need, Scheduler
+from allod.kernel.scheduler import Scheduler
+from allod.kernel.seats import Need
 from allod.kernel.stages import Seated, Stages
 from allod.kernel.tool_calls import ToolCalls
 from allod.kernel.toolbox import Toolbox

@@ -11,21 +11,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Literal
 
 from allod.kernel import custody
 from allod.kernel.eviction import Resident, plan_eviction
 from allod.kernel.faults import is_fault
 from allod.kernel.metrics import Metrics
+from allod.kernel.seats import Grant, Need, Seat, State, Waiter
 from allod.sdk.engine import DeviceId, Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import AllodError, EngineGone, LoadFailed, QueueFull
 from allod.sdk.events import Events, ModelStateChanged
 
-State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
 FreeBytes = Callable[[Sequence[Resident]], Mapping[DeviceId, int]]
 _log = logging.getLogger("allod.scheduler")
 
@@ -34,55 +31,6 @@ _GRACE_S = 3.0
 _PLAN_S = 60.0
 _UNLOAD_S = 10.0
 _BACK_OFF_S = (0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # by failures in a row; the first retry is at once
-
-
-@dataclass(slots=True)
-class Need:
-    """What a lease takes. `tokens` may be an upper bound; then `measure` gives the exact number, which costs time."""
-
-    slots: int
-    tokens: int
-    measure: Callable[[], Awaitable[int]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Grant:
-    plan: LoadPlan
-    term: int
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    need: Need
-    granted: asyncio.Future[_Grant]
-    measuring: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """All state of one model. `term` counts its loads, so that a late return goes to the load that it came from."""
-
-    card: ModelCard
-    engine: LoadableEngine
-    state: State = "stopped"
-    reason: str = ""
-    plan: LoadPlan | None = None
-    term: int = 0
-    running: int = 0
-    free_slots: int = 0
-    free_tokens: int = 0
-    waiting: deque[_Waiter] = field(default_factory=deque)
-    work: asyncio.Task[None] | None = None
-    pinned: bool = False
-    keep_alive_s: float | None = None
-    last_used: float = 0.0
-    failures: int = 0
-    retry_at: float = 0.0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def is_loaded(self) -> bool:
-        return self.state in ("ready", "busy")
 
 
 class Scheduler:
@@ -105,7 +53,7 @@ class Scheduler:
         self._metrics = metrics
         self.max_waiting = max_waiting
         self.keep_alive_s = keep_alive_s
-        self._seats: dict[ModelId, _Seat] = {}
+        self._seats: dict[ModelId, Seat] = {}
         self._memory = asyncio.Lock()
         self._idle_watch: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -132,8 +80,8 @@ class Scheduler:
         finally:
             self._leave(seat, grant.term, need)
 
-    async def _enter(self, seat: _Seat, need: Need) -> _Grant:
-        if seat.plan is not None and seat.is_loaded and not seat.waiting and self._fits(seat, need):
+    async def _enter(self, seat: Seat, need: Need) -> Grant:
+        if seat.plan is not None and seat.is_loaded and not seat.waiting and seat.fits(need):
             return self._grant(seat, need)
         if self._is_closed:
             raise _stopping()
@@ -143,7 +91,7 @@ class Scheduler:
                 fix="Try again in a moment.",
                 retry_after_s=5,
             )
-        waiter = _Waiter(need, asyncio.get_running_loop().create_future())
+        waiter = Waiter(need, asyncio.get_running_loop().create_future())
         seat.waiting.append(waiter)
         self._metrics.waiting.labels(seat.card.id).set(len(seat.waiting))
         self._pump(seat)
@@ -161,7 +109,7 @@ class Scheduler:
                 self._pump(seat)
             self._metrics.waiting.labels(seat.card.id).set(len(seat.waiting))
 
-    def _pump(self, seat: _Seat) -> None:
+    def _pump(self, seat: Seat) -> None:
         """Grant to those at the head of the queue what fits, in order."""
         if not seat.is_loaded:
             if seat.waiting and seat.work is None and not self._is_closed:
@@ -169,7 +117,7 @@ class Scheduler:
             return
         while seat.waiting:
             waiter = seat.waiting[0]
-            if not self._fits(seat, waiter.need):
+            if not seat.fits(waiter.need):
                 if waiter.need.measure is not None and waiter.measuring is None:
                     waiter.measuring = custody.begin(self._measure(seat, waiter), "measure")
                 return
@@ -177,7 +125,7 @@ class Scheduler:
             if not waiter.granted.done():
                 waiter.granted.set_result(self._grant(seat, waiter.need))
 
-    async def _measure(self, seat: _Seat, waiter: _Waiter) -> None:
+    async def _measure(self, seat: Seat, waiter: Waiter) -> None:
         assert waiter.need.measure is not None
         try:
             waiter.need.tokens = await waiter.need.measure()
@@ -191,12 +139,7 @@ class Scheduler:
         waiter.need.measure = None
         self._pump(seat)
 
-    def _fits(self, seat: _Seat, need: Need) -> bool:
-        assert seat.plan is not None
-        tokens = min(need.tokens, seat.plan.pool_tokens)
-        return min(need.slots, seat.plan.slots) <= seat.free_slots and tokens <= seat.free_tokens
-
-    def _grant(self, seat: _Seat, need: Need) -> _Grant:
+    def _grant(self, seat: Seat, need: Need) -> Grant:
         assert seat.plan is not None
         need.tokens = min(need.tokens, seat.plan.pool_tokens)
         need.slots = min(need.slots, seat.plan.slots)
@@ -207,9 +150,9 @@ class Scheduler:
         self._metrics.running.labels(seat.card.id).set(seat.running)
         if seat.running == 1:
             self._set_state(seat, "busy")
-        return _Grant(seat.plan, seat.term)
+        return Grant(seat.plan, seat.term)
 
-    def _leave(self, seat: _Seat, term: int, need: Need) -> None:
+    def _leave(self, seat: Seat, term: int, need: Need) -> None:
         seat.last_used = time.monotonic()
         if seat.term != term:
             return  # that load has ended, and its accounts with it
@@ -245,7 +188,7 @@ class Scheduler:
         seat = self._seat(card, engine)
         return seat.plan or await engine.plan(card.id, self.free_bytes(self.residents()))
 
-    async def _load(self, seat: _Seat) -> None:
+    async def _load(self, seat: Seat) -> None:
         began = time.monotonic()
         try:
             if began < seat.retry_at:
@@ -267,7 +210,7 @@ class Scheduler:
             seat.work = None
             self._pump(seat)
 
-    async def _load_now(self, seat: _Seat) -> None:
+    async def _load_now(self, seat: Seat) -> None:
         resident = self.residents()
         free_bytes = self.free_bytes(resident)
         async with asyncio.timeout(_PLAN_S):
@@ -294,20 +237,20 @@ class Scheduler:
         because = f" ({'; '.join(plan.reasons)})" if plan.reasons else ""
         _log.info("loaded %s in %.2f s%s", seat.card.id, time.monotonic() - began, because)
 
-    def _load_failed(self, seat: _Seat, error: AllodError) -> None:
+    def _load_failed(self, seat: Seat, error: AllodError) -> None:
         if isinstance(error, LoadFailed):
             self._count_failure(seat)
         self._set_state(seat, "failed", error.detail)
         _log.warning("loading %s failed: %s", seat.card.id, error.detail)
         self._refuse(seat, error)
 
-    def _refuse(self, seat: _Seat, error: AllodError) -> None:
+    def _refuse(self, seat: Seat, error: AllodError) -> None:
         while seat.waiting:
             waiter = seat.waiting.popleft()
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
 
-    def _gone(self, seat: _Seat, term: int, reason: str) -> None:
+    def _gone(self, seat: Seat, term: int, reason: str) -> None:
         """The engine's process ended by itself: its leases end with errors of their own, the next request reloads."""
         if seat.term != term or seat.state == "stopping":
             return
@@ -319,11 +262,11 @@ class Scheduler:
         self._set_state(seat, "failed", reason)
         self._pump(seat)
 
-    def _count_failure(self, seat: _Seat) -> None:
+    def _count_failure(self, seat: Seat) -> None:
         seat.failures += 1
         seat.retry_at = time.monotonic() + _BACK_OFF_S[min(seat.failures, len(_BACK_OFF_S) - 1)]
 
-    def _forget_load(self, seat: _Seat) -> None:
+    def _forget_load(self, seat: Seat) -> None:
         seat.term += 1
         seat.plan = seat.keep_alive_s = None
         seat.running = seat.free_slots = seat.free_tokens = 0
@@ -341,14 +284,14 @@ class Scheduler:
             await asyncio.wait([seat.work])
         await self._evict(seat, "asked")
 
-    async def _evict(self, seat: _Seat, reason: str) -> None:
+    async def _evict(self, seat: Seat, reason: str) -> None:
         if seat.work is not None and seat.plan is not None:  # it is being unloaded already
             await asyncio.wait([seat.work])
         if seat.is_loaded:
             seat.work = custody.begin(self._unload(seat, reason), "unload")
             await seat.work
 
-    async def _unload(self, seat: _Seat, reason: str) -> None:
+    async def _unload(self, seat: Seat, reason: str) -> None:
         self._set_state(seat, "stopping")
         try:
             await seat.idle.wait()
@@ -362,7 +305,7 @@ class Scheduler:
             self._pump(seat)
         _log.info("unloaded %s (%s)", seat.card.id, reason)
 
-    def _keep_alive(self, seat: _Seat) -> float:
+    def _keep_alive(self, seat: Seat) -> float:
         wanted = self.keep_alive_s if seat.keep_alive_s is None else seat.keep_alive_s
         return _FOREVER if seat.pinned or wanted < 0 else wanted
 
@@ -374,7 +317,7 @@ class Scheduler:
                 if left is not None and left <= 0 and seat.work is None:
                     seat.work = custody.begin(self._unload(seat, "idle"), "unload")
 
-    def _unloads_in_s(self, seat: _Seat) -> float | None:
+    def _unloads_in_s(self, seat: Seat) -> float | None:
         keep = self._keep_alive(seat)
         if seat.state != "ready" or seat.waiting or keep == _FOREVER:
             return None
@@ -413,7 +356,7 @@ class Scheduler:
                     "pool_tokens": seat.plan.pool_tokens if seat.plan else 0,
                     "slots": seat.plan.slots if seat.plan else 0,
                     "planned_bytes": seat.plan.total_bytes if seat.plan else 0,
-                    "memory_bytes": _memory_bytes(seat),
+                    "memory_bytes": seat.memory_bytes,
                 }
             )
         return rows
@@ -442,7 +385,7 @@ class Scheduler:
         for seat in loaded:
             self._set_state(seat, "stopped")
 
-    async def _give_back(self, seat: _Seat) -> None:
+    async def _give_back(self, seat: Seat) -> None:
         """Unload, whatever the engine does."""
         try:
             async with asyncio.timeout(_UNLOAD_S):
@@ -470,31 +413,23 @@ class Scheduler:
                 await self._give_back(seat)
                 self._set_state(seat, "stopped")
 
-    def _seat(self, card: ModelCard, engine: LoadableEngine) -> _Seat:
+    def _seat(self, card: ModelCard, engine: LoadableEngine) -> Seat:
         seat = self._seats.get(card.id)
         if seat is None:
-            seat = self._seats[card.id] = _Seat(card, engine)
+            seat = self._seats[card.id] = Seat(card, engine)
         return seat
 
-    def _set_state(self, seat: _Seat, state: State, reason: str = "") -> None:
+    def _set_state(self, seat: Seat, state: State, reason: str = "") -> None:
         seat.state, seat.reason = state, reason
         self._metrics.loaded.set(sum(s.plan is not None for s in self._seats.values()))
         self._events.publish(ModelStateChanged(seat.card.id, state, reason))
-
-
-def _memory_bytes(seat: _Seat) -> int:
-    try:
-        return seat.engine.memory_bytes(seat.card.id)
-    except Exception:
-        _log.exception("the engine %s does not say what %s takes", seat.engine.name, seat.card.id)
-        return 0
 
 
 def _stopping() -> LoadFailed:
     return LoadFailed("The server is stopping.", fix="Send the request again once it runs.")
 
 
-def _too_soon(seat: _Seat, wait_s: float) -> LoadFailed:
+def _too_soon(seat: Seat, wait_s: float) -> LoadFailed:
     return LoadFailed(
         f"{seat.card.id!r} failed {seat.failures} times in a row: {seat.reason}",
         fix=f"Allod tries again in {wait_s:.0f} s; `allod doctor` may know why.",

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from allod.kernel.events import EventBus
 from allod.kernel.eviction import Resident
 from allod.kernel.metrics import Metrics
-from allod.kernel.scheduler import Need, Scheduler
+from allod.kernel.scheduler import Scheduler
+from allod.kernel.seats import Need
 from allod.sdk.chat import Run
 from allod.sdk.engine import CPU, DeviceId, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import AllodError, ContextTooLong, EngineGone, LoadFailed, ModelTooLarge, QueueFull
