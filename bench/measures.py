@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from allod.testing.server import running_server
-from bench import store
+from bench import conversations, remembering, store
 from bench.figures import Figure, percentile
 from bench.servers import (
     Pair,
@@ -217,6 +217,13 @@ def _shares(rounds: Rounds) -> str:
     return "of a core: " + ", ".join(f"{name} {_cpu_share(rounds, name):.0%}" for name in names)
 
 
+def conversations_(setting: Setting) -> Iterator[Figure]:
+    """Long threads, search, and what a model is told of them."""
+    yield from conversations.conversations(5_000 if setting.is_quick else 100_000, setting.folder)
+    yield from remembering.remembering()
+    yield from remembering.cached(setting.folder, 3 if setting.is_quick else 60)
+
+
 MEASURES: Mapping[str, Callable[[Setting], Iterator[Figure]]] = {
     "throughput": throughput,
     "first-token": first_token,
@@ -224,5 +231,6 @@ MEASURES: Mapping[str, Callable[[Setting], Iterator[Figure]]] = {
     "requests": requests,
     "start": start,
     "store": kept,
+    "conversations": conversations_,
 }
 """By the names that --only takes."""

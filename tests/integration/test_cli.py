@@ -169,7 +169,7 @@ def test_the_page_lists_every_command_and_exit_code(language: str) -> None:
         assert f"allod {command}" in page
         for subcommand in subcommands - {"list"}:
             assert f"allod {command} {subcommand}" in page
-    for command in "/model /system /set /stats /reset /save /help /exit".split():
+    for command in "/model /assistant /system /set /continue /again /stats /reset /save /help /exit".split():
         assert f"`{command}" in page
 
 
@@ -354,7 +354,7 @@ def test_a_model_is_loaded_seen_and_unloaded(own: RunningServer) -> None:
     assert worker["pinned"]
     assert worker["memory_bytes"] > 100e6
     row = allod(own, "ps").stdout.splitlines()[1]
-    assert row.startswith(f"{MODEL}  ready ")
+    assert row.split()[:3] == [MODEL, "chat", "ready"]
     assert row.endswith(" never")
     assert "is no longer in memory" in allod(own, "unload", MODEL).stdout
     assert resident() == []
@@ -411,7 +411,8 @@ def test_chat_reads_lines_from_a_pipe_and_remembers(server: RunningServer) -> No
 
 @contextmanager
 def chatting(server: RunningServer, *arguments: str) -> Iterator[Terminal]:
-    with at_terminal(server, "chat", *arguments) as terminal:
+    """A chat that leaves the server as it was; those that are kept are in test_cli_threads.py."""
+    with at_terminal(server, "chat", "--stateless", *arguments) as terminal:
         yield terminal
 
 
@@ -461,6 +462,7 @@ def test_an_error_is_told_and_the_chat_goes_on(server: RunningServer) -> None:
             ("hi", "tokens/s"),
             ("/reset", "begins anew"),
             ("/model", f"* {MODEL}"),
+            ("/again", "This conversation is no thread."),
         ]:
             terminal.types(f"{typed}\r")
             terminal.sees(seen)
@@ -487,4 +489,5 @@ def test_a_pasted_text_keeps_its_lines_and_is_sent_once(server: RunningServer, t
 
 def test_the_shared_server_is_left_as_it_was(server: RunningServer) -> None:
     assert get(server, "/api/keys").json == {"keys": []}
+    assert get(server, "/api/conversational/threads").json["threads"] == []
     assert [row["state"] for row in workers(server)] == ["ready"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -12,7 +13,7 @@ import pytest
 
 from allod.testing.server import RunningServer, running_server
 from tests.conftest import MODEL
-from tests.http_client import chat, get, post, user
+from tests.http_client import chat, get, post, user, workers
 
 PATH = "/v1/embeddings"
 
@@ -110,6 +111,21 @@ def test_apply_template_is_what_the_model_sees(server: RunningServer) -> None:
     counted = chat(server, "Hi there").json["usage"]["prompt_tokens"]
     assert made["tokens"] == counted
     assert post(server, "/v1/tokenize", {"content": made["prompt"]}).json["count"] == counted
+
+
+def test_to_show_what_a_model_sees_nothing_is_loaded(server: RunningServer, tmp_path: Path) -> None:
+    asked = (
+        ("/v1/tokenize", {"content": "Hé 你好 😀!", "with_pieces": True, "add_special": True}),
+        ("/v1/detokenize", {"tokens": [1, 2, 28120, 905]}),
+        ("/v1/apply-template", {"messages": user("Hi there")}),
+    )
+    chat(server, max_tokens=1)
+    with running_server(tmp_path / "home", settings="[server]\npreload = false\n") as late:
+        for path, body in asked:
+            reply = post(late, path, body)
+            assert (reply.status, reply.body) == (200, post(server, path, body).body)
+        assert workers(late) == []
+        assert get(late, f"/v1/models/{MODEL}").json["allod"]["state"] == "stopped"
 
 
 def test_models_are_listed_with_their_aliases(server: RunningServer) -> None:

@@ -1,4 +1,4 @@
-"""One question to the model and its answer, piece by piece."""
+"""One question to the model by /v1 and its answer, piece by piece."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Answer:
-    """What has come so far; whole once `finish_reason` is set. Times in seconds since the question was sent."""
+    """What has come so far; whole once `finish_reason` is set. Times in seconds since the question was sent.
+
+    Of a thread: its id, and how many messages of it no longer fit into the prompt, if more than the time before.
+    """
 
     text: str = ""
     thought: str = ""
@@ -33,8 +36,15 @@ class Answer:
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
     seed: int | None = None
+    thread: str = ""
+    left_out: int = 0
     first_piece_s: float | None = None
     whole_s: float = 0.0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything of it has come."""
+        return bool(self.text or self.tool_calls)
 
     def facts(self) -> dict[str, Any]:
         """All of it, for `--json`."""
@@ -45,6 +55,8 @@ class Answer:
             facts["tool_calls"] = self.tool_calls
         if self.seed is not None:
             facts["seed"] = self.seed
+        if self.thread:
+            facts["thread"] = self.thread
         return facts | {"usage": self.usage, "timings": self.timings, "first_token_s": self.first_piece_s}
 
 
@@ -58,9 +70,10 @@ def listen(client: Client, body: dict[str, Any], answer: Answer) -> Generator[Pi
     answer.model = str(body["model"])
     try:
         with (
-            Waiting(client, answer.model) as waiting,
+            Waiting() as waiting,
             closing(client.stream("/v1/chat/completions", body)) as chunks,
         ):
+            waiting.watch_loads(client, answer.model)
             for chunk in chunks:
                 for piece in _pieces(chunk, answer, waiting):
                     waiting.close()
@@ -73,7 +86,7 @@ def listen(client: Client, body: dict[str, Any], answer: Answer) -> Generator[Pi
 
 def _pieces(chunk: dict[str, Any], answer: Answer, waiting: Waiting) -> Iterator[Piece]:
     if told := chunk.get("prompt_progress"):
-        waiting.prompt(told)
+        waiting.reading(*(int(told.get(name) or 0) for name in ("processed", "total", "cache")))
     answer.model = chunk.get("model") or answer.model
     answer.usage = chunk.get("usage") or answer.usage
     answer.timings = chunk.get("timings") or answer.timings
@@ -87,11 +100,12 @@ def _pieces(chunk: dict[str, Any], answer: Answer, waiting: Waiting) -> Iterator
             answer.text += text
             yield Piece("text", text)
         for call in delta.get("tool_calls") or []:
-            _add_call(answer.tool_calls, call)
+            add_call(answer.tool_calls, call)
         answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
 
 
-def _add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
+def add_call(calls: list[dict[str, Any]], part: dict[str, Any]) -> None:
+    """Put a piece of a tool call, as /v1 streams it, to what has come of the call before."""
     index = int(part.get("index") or 0)
     while len(calls) <= index:
         calls.append({"id": "", "type": "function", "function": {"name": "", "arguments": ""}})

@@ -58,7 +58,8 @@ def backup(
 
 def _keep(pieces: Generator[bytes], file: Path) -> BackupFile:
     """Write the pieces beside `file`, look whether they are a whole backup, and put it in its place."""
-    from allod.kernel.backup import new_file, open_backup
+    from allod.kernel.backup import open_backup
+    from allod.kernel.paths import new_file
 
     part = file.with_name(f"{file.name}.part")
     with contextlib.closing(pieces), _told(file):

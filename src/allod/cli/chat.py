@@ -1,11 +1,15 @@
-"""`allod chat`: a conversation in the terminal."""
+"""`allod chat`: a conversation in the terminal.
+
+What a person says is kept in a thread of the server's; what a program pipes in is not, unless it asks for a thread.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,16 +20,38 @@ from allod.cli.words import say
 
 if TYPE_CHECKING:
     from allod.cli.answer import Answer
+    from allod.cli.chat_commands import Asking
     from allod.cli.client import Client
     from allod.cli.conversation import Conversation
     from allod.cli.plain_answer import Screen
+    from allod.cli.thread import ThreadConversation
 
 
 def chat(
-    model: Model = "default",
+    model: Model = "",
     system: System = None,
     settings: Settings = None,
     stats: Stats = False,
+    thread: Annotated[
+        str | None, typer.Option("--thread", "-t", metavar="ID", help=say("Go on with this conversation."))
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help=say("Go on with the last one."))] = False,
+    assistant: Annotated[
+        str | None, typer.Option("--assistant", "-a", metavar="NAME", help=say("The assistant that answers."))
+    ] = None,
+    memory_only: Annotated[
+        bool,
+        typer.Option("--memory-only", help=say("In the server's memory only, and gone when you leave.")),
+    ] = False,
+    keep: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep/--stateless",
+            help=say(
+                "Keep it as a thread (at a terminal the default), or let nothing but this command know of it."
+            ),
+        ),
+    ] = None,
     no_history: Annotated[
         bool, typer.Option("--no-history", help=say("Keep nothing of what is typed in this chat."))
     ] = False,
@@ -33,57 +59,92 @@ def chat(
     url: Url = None,
 ) -> None:
     """Talk with a model. With --json: one object a line for each line of stdin."""
-    from allod.cli.conversation import Conversation
+    from allod.cli.opening import Wanted
     from allod.cli.server import connect
+    from allod.cli.thread import ThreadConversation
 
-    conversation = Conversation(model, system or "", parse_settings(settings), shows_stats=stats)
     is_live = sys.stdin.isatty() and sys.stdout.isatty() and not json
+    wanted = Wanted(
+        model, system or "", parse_settings(settings), stats, thread or "", last, assistant or "", memory_only
+    )
+    is_kept = wanted.is_kept(keep, is_live=is_live)
     with connect(url, preload=True) as client:
-        if is_live:
-            _talk(conversation, client, keeps_history=not no_history)
-        else:
-            _read_through(conversation, client, json=json)
+        conversation = wanted.thread_on(client) if is_kept else wanted.stateless_on(client)
+        if not isinstance(conversation, ThreadConversation):
+            _converse(conversation, client, is_live=is_live, keeps_history=not no_history, json=json)
+            return
+        with _left(conversation, is_live=is_live, json=json):
+            keeps_history = not no_history and not conversation.is_memory_only
+            _converse(conversation, client, is_live=is_live, keeps_history=keeps_history, json=json)
+
+
+def _converse(
+    conversation: Conversation, client: Client, *, is_live: bool, keeps_history: bool, json: bool
+) -> None:
+    if is_live:
+        _talk(conversation, client, keeps_history=keeps_history)
+    else:
+        _read_through(conversation, json=json)
+
+
+@contextmanager
+def _left(conversation: ThreadConversation, *, is_live: bool, json: bool) -> Iterator[None]:
+    """Inside, one talks; whatever ends it, what is in memory only is gone afterwards."""
+    from allod.cli.output import note, tell
+
+    said = ""
+    with _ended_in_order(conversation.is_memory_only):
+        try:
+            yield
+        finally:
+            said = conversation.leave()
+    if said and is_live:
+        tell(said)
+    elif said and conversation.is_own and not json:
+        note(said)
 
 
 def _talk(conversation: Conversation, client: Client, *, keeps_history: bool) -> None:
     """A conversation with a person: an error is told, and the conversation goes on."""
-    from allod.cli.chat_commands import COMMANDS, Leave, is_command, model_names, obey
+    from allod.cli.chat_commands import COMMANDS, Leave, choices, is_command, obey
     from allod.cli.chat_input import edited_lines
+    from allod.cli.opening import greet
     from allod.cli.output import tell
 
-    def names() -> list[str]:
-        with contextlib.suppress(Failure):
-            return model_names(client)
-        return []
-
-    _greet(conversation, client)
-    for text in edited_lines(COMMANDS, names, client if keeps_history else None):
-        try:
-            if is_command(text):
-                tell(obey(text.strip(), conversation, client) + "\n")
+    if asking := greet(conversation):
+        with _told():
+            _exchange(asking, conversation)
+    for text in edited_lines(COMMANDS, choices(client), client if keeps_history else None):
+        with _told():
+            try:
+                asked = (
+                    obey(text.strip(), conversation, client)
+                    if is_command(text)
+                    else partial(conversation.ask, text.strip())
+                )
+            except Leave:
+                return
+            if isinstance(asked, str):
+                tell(asked + "\n")
             else:
-                _exchange(text.strip(), conversation, client)
-        except Leave:
-            return
-        except KeyboardInterrupt:  # an impatient second Ctrl-C: what hung is given up, the session stays
-            tell("\n")
-        except Failure as failure:
-            tell(f"{say('Error: {detail}', detail=failure.detail)}\n{failure.fix}".strip() + "\n")
+                _exchange(asked, conversation)
 
 
-def _greet(conversation: Conversation, client: Client) -> None:
-    """Say who answers. Raises Failure if the server does not know the model."""
-    from urllib.parse import quote
-
+@contextmanager
+def _told() -> Iterator[None]:
+    """Inside, an error ends what was begun, and not the chat."""
     from allod.cli.output import tell
 
-    found = client.request("GET", f"/v1/models/{quote(conversation.model, safe='')}")
-    conversation.model = (found.get("allod") or {}).get("alias_of") or found["id"]
-    tell(f"{conversation.model} · {say('/help lists the commands, Ctrl-D leaves')}\n")
+    try:
+        yield
+    except KeyboardInterrupt:  # an impatient second Ctrl-C: what hung is given up, the session stays
+        tell("\n")
+    except Failure as failure:
+        tell(f"{say('Error: {detail}', detail=failure.detail)}\n{failure.fix}".strip() + "\n")
 
 
-def _exchange(text: str, conversation: Conversation, client: Client) -> None:
-    """Ask and show the answer as it comes; Ctrl-C stops it and keeps what has come."""
+def _exchange(asking: Asking, conversation: Conversation) -> None:
+    """Show the answer as it comes; Ctrl-C stops it and keeps what has come."""
     from allod.cli.answer import Answer, stats
     from allod.cli.chat_input import unseen_keys
     from allod.cli.live_answer import LiveScreen
@@ -91,26 +152,17 @@ def _exchange(text: str, conversation: Conversation, client: Client) -> None:
 
     answer = Answer()
     tell()
-    try:
-        with unseen_keys(), _ctrl_c_stops(client) as stopped:
-            _show(text, answer, conversation, client, LiveScreen())
-    finally:
-        is_kept = conversation.add(text, answer)
-    if stopped:
-        tell(
-            say("(stopped)") if is_kept else say("(stopped before the answer began; the question is dropped)")
-        )
-    if answer.finish_reason == "length":
-        tell(say("(cut: the answer reached its longest length; /set max_tokens N allows more)"))
-    if conversation.shows_stats and is_kept:
+    with unseen_keys(), _ctrl_c_stops(conversation) as stopped:
+        _show(asking, answer, LiveScreen())
+    for said in conversation.ending(answer, is_stopped=bool(stopped)):
+        tell(said)
+    if conversation.shows_stats and answer.has_begun:
         tell(stats(answer))
     tell()
 
 
-def _show(text: str, answer: Answer, conversation: Conversation, client: Client, screen: Screen) -> None:
-    from allod.cli.answer import listen
-
-    with contextlib.closing(listen(client, conversation.question(text), answer)) as pieces:
+def _show(asking: Asking, answer: Answer, screen: Screen) -> None:
+    with closing(asking(answer)) as pieces:
         first = next(pieces, None)  # before the screen is taken: progress bars may come first
         with screen:
             if first:
@@ -119,9 +171,9 @@ def _show(text: str, answer: Answer, conversation: Conversation, client: Client,
                 screen.show(piece)
 
 
-def _read_through(conversation: Conversation, client: Client, *, json: bool) -> None:
+def _read_through(conversation: Conversation, *, json: bool) -> None:
     """A conversation with a program: each line is a message, the first error ends it."""
-    from allod.cli.answer import Answer, listen, stats
+    from allod.cli.answer import Answer, stats
     from allod.cli.chat_input import plain_lines
     from allod.cli.output import note, show_json
     from allod.cli.plain_answer import PlainScreen
@@ -129,18 +181,18 @@ def _read_through(conversation: Conversation, client: Client, *, json: bool) -> 
     for text in plain_lines():
         answer = Answer()
         if json:
-            for _ in listen(client, conversation.question(text), answer):
-                pass
+            with closing(conversation.ask(text, answer)) as pieces:
+                for _ in pieces:
+                    pass
             show_json(answer.facts(), one_line=True)
         else:
-            _show(text, answer, conversation, client, PlainScreen())
-        conversation.add(text, answer)
+            _show(partial(conversation.ask, text), answer, PlainScreen())
         if conversation.shows_stats and not json:
             note(stats(answer))
 
 
-@contextlib.contextmanager
-def _ctrl_c_stops(client: Client) -> Iterator[list[bool]]:
+@contextmanager
+def _ctrl_c_stops(conversation: Conversation) -> Iterator[list[bool]]:
     """Inside, the first Ctrl-C ends the answer (the list is then not empty); a second one is a KeyboardInterrupt."""
     stopped: list[bool] = []
 
@@ -148,10 +200,27 @@ def _ctrl_c_stops(client: Client) -> Iterator[list[bool]]:
         if stopped:
             raise KeyboardInterrupt
         stopped.append(True)
-        client.stop()
+        conversation.stop()
 
     before = signal.signal(signal.SIGINT, stop)
     try:
         yield stopped
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _ended_in_order(is_wanted: bool) -> Iterator[None]:
+    """Inside, a closed window and a request to end leave by SystemExit, so that what must be done last is done."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    names = ("SIGHUP", "SIGTERM") if is_wanted else ()
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = [(each, signal.signal(each, leave)) for each in signals]
+    try:
+        yield
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from allod.cli.failures import Failure
@@ -29,13 +29,13 @@ def plain_lines() -> Iterator[str]:
 
 
 def edited_lines(
-    commands: Iterable[str], models: Callable[[], list[str]], keeper: Client | None
+    commands: Iterable[str], choices: Mapping[str, Callable[[], list[str]]], keeper: Client | None
 ) -> Iterator[str]:
-    """What the person enters, until Ctrl-D. Tab completes `commands`, and after /model the names of `models`.
+    """What the person enters, until Ctrl-D. Tab completes `commands`, and after those in `choices` what may follow.
 
     What was entered is kept by the server of `keeper`, or, where that is None, in memory and only for this time.
     """
-    session = _session(list(commands), models, keeper)
+    session = _session(list(commands), choices, keeper)
     while True:
         try:
             text = session.prompt()
@@ -65,7 +65,7 @@ def unseen_keys() -> Iterator[None]:
 
 
 def _session(
-    commands: list[str], models: Callable[[], list[str]], keeper: Client | None
+    commands: list[str], choices: Mapping[str, Callable[[], list[str]]], keeper: Client | None
 ) -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import InMemoryHistory
@@ -75,7 +75,7 @@ def _session(
         [("bold ansicyan", "> ")],
         history=InMemoryHistory() if keeper is None else _kept_by(keeper),
         key_bindings=_bindings(),
-        completer=_completer(commands, models),
+        completer=_completer(commands, choices),
         complete_while_typing=False,
         complete_style=CompleteStyle.READLINE_LIKE,  # a menu would keep eight empty lines below the prompt
         multiline=True,  # so that a pasted text keeps its lines; Enter sends all the same
@@ -119,7 +119,7 @@ def _bindings() -> KeyBindings:
     return bindings
 
 
-def _completer(commands: list[str], models: Callable[[], list[str]]) -> Completer:
+def _completer(commands: list[str], choices: Mapping[str, Callable[[], list[str]]]) -> Completer:
     from prompt_toolkit.completion import Completer, Completion
 
     class SlashCompleter(Completer):
@@ -128,10 +128,9 @@ def _completer(commands: list[str], models: Callable[[], list[str]]) -> Complete
             command, space, rest = before.partition(" ")
             if not before.startswith("/") or "\n" in before:
                 return
-            choices, typed = (models(), rest) if space and command == "/model" else (commands, before)
-            if not space or command == "/model":
-                for choice in choices:
-                    if choice.startswith(typed):
-                        yield Completion(choice, -len(typed))
+            typed = rest if space else before
+            for choice in choices.get(command, list)() if space else commands:
+                if choice.startswith(typed):
+                    yield Completion(choice, -len(typed))
 
     return SlashCompleter()

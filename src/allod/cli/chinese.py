@@ -1,14 +1,19 @@
 """The command line's words in 简体中文: of its first commands, and together with all others.
 
-What is of extensions, settings, jobs, events, keys and the store is in chinese_house.py.
+What is of extensions, settings, jobs, events, keys and the store is in chinese_house.py; what is of assistants in
+chinese_assistants.py; what is of conversations in chinese_threads.py.
 """
 
 from __future__ import annotations
 
+from allod.cli.chinese_assistants import ASSISTANTS
 from allod.cli.chinese_house import HOUSE
+from allod.cli.chinese_threads import THREADS
 
 CHINESE = {
     **HOUSE,
+    **ASSISTANTS,
+    **THREADS,
     # allod --help
     "A private AI assistant that runs wholly on this machine.": "完全在本机运行的私人 AI 助手。",
     "Start the server; Ctrl-C stops it and all that it started.": "启动服务器；按 Ctrl-C 停止它和它启动的一切。",
@@ -108,12 +113,10 @@ CHINESE = {
     "Instructions": "指示",
     "You": "你",
     "list the models, or choose the one that answers": "列出模型，或选择由哪个回答",
-    "show, give or (with -) drop the instructions for the model": "显示、给出或（用 -）撤销对模型的指示",
     "set a field of the request (temperature 0.2), or unset it": (
         "设置请求的一个字段（temperature 0.2），或取消设置"
     ),
     "show figures after each answer, or no longer": "在每个回答后显示数据，或不再显示",
-    "forget the conversation and begin anew": "忘掉对话，重新开始",
     "write the conversation to a file (.json or Markdown)": "把对话写入文件（.json 或 Markdown）",
     "leave": "离开",
     "stop the answer; what has come of it stays": "停止回答；已有的部分保留",

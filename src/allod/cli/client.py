@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -34,9 +35,14 @@ class SentEvent(NamedTuple):
 
 
 class Client:
-    """One server. `is_own`: this machine's own, named by its run file, so its certificate need not name loopback."""
+    """One server. `is_own`: this machine's own, named by its run file, so its certificate need not name loopback.
 
-    def __init__(self, url: str, key: str = "", *, is_own: bool = False) -> None:
+    `new_key` gives the key that lets in now, where a server that was started anew has another one.
+    """
+
+    def __init__(
+        self, url: str, key: str = "", *, is_own: bool = False, new_key: Callable[[], str] | None = None
+    ) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Failure(
@@ -50,6 +56,7 @@ class Client:
         self.is_temporary = False  # started for one command, and gone with it
         self._base = parts.path.rstrip("/").removesuffix("/v1")
         self._key = key
+        self._new_key = new_key
         self._is_own = is_own
         self._stream_socket: socket.socket | None = None
         self._is_stopped = False
@@ -62,9 +69,8 @@ class Client:
 
     def request(self, method: str, path: str, body: Any = None, *, timeout_s: float | None = 30) -> Any:
         """Send `body` as JSON and return the answer's JSON, None where it is empty. Raises Failure."""
-        connection = self._connect(timeout_s)
-        with contextlib.closing(connection), self._told():
-            return _read(self._send(connection, method, path, body))
+        with self._answered(timeout_s, method, path, body) as response:
+            return _read(response)
 
     def download(self, path: str) -> Generator[bytes]:
         """GET `path` and yield its bytes as they come. Raises Failure, also where the answer breaks off.
@@ -113,10 +119,8 @@ class Client:
 
         With `last_event_id`, those after that one.
         """
-        connection = self._connect(_SILENCE_TIMEOUT_S)
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        with contextlib.closing(connection), self._told():
-            response = self._send(connection, "GET", path, None, headers)
+        with self._answered(_SILENCE_TIMEOUT_S, "GET", path, None, headers) as response:
             if response.status >= 300:
                 _read(response)
             for id, name, data in _frames(response):
@@ -128,6 +132,34 @@ class Client:
         if self._stream_socket is not None:
             with contextlib.suppress(OSError):
                 self._stream_socket.shutdown(socket.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def _answered(
+        self,
+        timeout_s: float | None,
+        method: str,
+        path: str,
+        body: Any,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> Iterator[HTTPResponse]:
+        """The answer's head has come; once more with the new key where the server has another one by now."""
+        may_ask_again = self._new_key is not None
+        while True:
+            connection = self._connect(timeout_s)
+            with contextlib.closing(connection), self._told():
+                response = self._send(connection, method, path, body, more_headers)
+                if response.status == HTTPStatus.UNAUTHORIZED and may_ask_again and self._take_new_key():
+                    may_ask_again = False
+                    continue
+                yield response
+                return
+
+    def _take_new_key(self) -> bool:
+        key = self._new_key() if self._new_key is not None else ""
+        if key in ("", self._key):
+            return False
+        self._key = key
+        return True
 
     def _connect(self, timeout_s: float | None) -> HTTPConnection:
         from http.client import HTTPConnection, HTTPSConnection

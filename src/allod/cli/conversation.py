@@ -1,80 +1,67 @@
-"""What a chat session holds: the messages, and how the next question is asked. In memory only, unless it is saved."""
+"""What a chat session needs of a conversation, wherever its messages are kept: stateless.py, thread.py."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from allod.cli.answer import Answer
+from allod.cli.answer import Answer, Piece
 from allod.cli.failures import Failure
 from allod.cli.words import say
 
 
-@dataclass(slots=True)
-class Conversation:
-    """The messages so far, without the system message, which stands before them all."""
+class Conversation(Protocol):
+    """`model` is the name of the one that answers, `system` are instructions for it, `settings` fields of each request.
+
+    `last` is the last answer of which anything came.
+    """
 
     model: str
-    system: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    shows_stats: bool = False
-    last: Answer | None = None
-    saved_to: set[Path] = field(default_factory=set)
+    system: str
+    settings: dict[str, Any]
+    shows_stats: bool
+    last: Answer | None
+    saved_to: set[Path]
 
-    def question(self, text: str) -> dict[str, Any]:
-        """The request that asks `text` after all that was said."""
-        return {
-            "model": self.model,
-            "messages": [*self._all(), {"role": "user", "content": text}],
-            **self.settings,
-        }
+    def ask(self, text: str, answer: Answer) -> Generator[Piece]:
+        """Ask, and yield the answer's pieces as they come; `answer` is filled meanwhile. Raises Failure."""
+        ...
 
-    def add(self, text: str, answer: Answer) -> bool:
-        """Keep a question and what came of its answer; False if nothing came, then neither is kept."""
-        if not answer.text and not answer.tool_calls:
-            return False
-        said: dict[str, Any] = {"role": "assistant", "content": answer.text}
-        if answer.tool_calls:
-            said["tool_calls"] = answer.tool_calls
-        self.messages += [{"role": "user", "content": text}, said]
-        self.last = answer
-        return True
+    def stop(self) -> None:
+        """End the answer that comes now; may be called by a signal handler."""
+        ...
 
-    def reset(self) -> None:
-        """Forget the messages; the system message and the settings stay."""
-        self.messages.clear()
-        self.last = None
+    def ending(self, answer: Answer, *, is_stopped: bool) -> list[str]:
+        """What a person is told behind an answer: why it ends where it does, what became of its question."""
+        ...
 
-    def save(self, path: Path) -> None:
-        """Write all of it to a file: JSON if its name ends in .json, else Markdown. Raises Failure.
+    def reset(self) -> str:
+        """Begin anew, and say what became of what was said."""
+        ...
 
-        A file that was not written by this conversation is never overwritten.
-        """
-        path = path.expanduser().absolute()
-        try:
-            with path.open("w" if path in self.saved_to else "x", encoding="utf-8") as file:
-                file.write(self._as_json() if path.suffix.lower() == ".json" else self._as_markdown())
-        except FileExistsError as error:
-            raise Failure(
-                say("{path} exists already.", path=path), fix=say("Choose another name.")
-            ) from error
-        except OSError as error:
-            raise Failure(
-                say("{path} cannot be written: {reason}.", path=path, reason=error.strerror)
-            ) from error
-        self.saved_to.add(path)
+    def as_json(self) -> str:
+        """All that was said, for a program."""
+        ...
 
-    def _all(self) -> list[dict[str, Any]]:
-        return [{"role": "system", "content": self.system}, *self.messages] if self.system else self.messages
+    def as_markdown(self) -> str:
+        """All that was said, to be read."""
+        ...
 
-    def _as_json(self) -> str:
-        whole = {"model": self.model, "settings": self.settings, "messages": self._all()}
-        return json.dumps(whole, ensure_ascii=False, indent=2) + "\n"
 
-    def _as_markdown(self) -> str:
-        names = {"system": say("Instructions"), "user": say("You"), "assistant": self.model}
-        parts = [f"## {names[message['role']]}\n\n{message['content']}\n" for message in self._all()]
-        return "\n".join(parts)
+def save(conversation: Conversation, path: Path) -> None:
+    """Write all of it to a file: JSON if its name ends in .json, else Markdown. Raises Failure.
+
+    A file that was not written by this conversation is never overwritten.
+    """
+    path = path.expanduser().absolute()
+    is_json = path.suffix.lower() == ".json"
+    text = conversation.as_json() if is_json else conversation.as_markdown()
+    try:
+        with path.open("w" if path in conversation.saved_to else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Failure(say("{path} exists already.", path=path), fix=say("Choose another name.")) from error
+    except OSError as error:
+        raise Failure(say("{path} cannot be written: {reason}.", path=path, reason=error.strerror)) from error
+    conversation.saved_to.add(path)

@@ -71,6 +71,13 @@ def from_error(error: Mapping[str, Any], status: int | None = None) -> Failure:
     return _failure(detail, "", status or _status_of(str(error.get("code") or "")))
 
 
+def from_run(error: Mapping[str, Any]) -> Failure:
+    """The failure by which a run of a thread has ended; its message keeps the error as {code, detail, fix}."""
+    code = str(error.get("code") or "")
+    detail = str(error.get("detail") or say("The server reported an error without words."))
+    return _failure(detail, str(error.get("fix") or ""), _status_of(code), code)
+
+
 def of_kernel(error: AllodError) -> Failure:
     """The failure of a command that does its work without a server."""
     return _failure(error.detail, error.fix, error.status, error.code)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import typer
 from typer.core import TyperGroup
 
+from allod.cli.assistants import assistants
 from allod.cli.backup import backup, restore
 from allod.cli.bench import bench
 from allod.cli.chat import chat
@@ -28,6 +29,7 @@ from allod.cli.serve import serve
 from allod.cli.sessions import open_browser, sessions
 from allod.cli.settings import settings
 from allod.cli.system import system
+from allod.cli.threads import threads
 from allod.cli.vault import vault
 from allod.cli.words import say
 
@@ -59,6 +61,16 @@ SECTIONS: Sequence[tuple[str, Sequence[_Command]]] = (
                     "Print the answer to a prompt, and nothing else, on stdout. "
                     "What is piped in comes after the prompt."
                 ),
+            ),
+            (
+                "threads",
+                threads,
+                say("List the conversations, read, search, rename, delete, export or import them."),
+            ),
+            (
+                "assistants",
+                assistants,
+                say("List the assistants, look at one, make, change or share one, bring a version back."),
             ),
         ),
     ),

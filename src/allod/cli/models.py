@@ -109,6 +109,7 @@ def ps(json: Json = False, url: Url = None) -> None:
         return
     heads = [
         say("MODEL"),
+        say("PURPOSE"),
         say("STATE"),
         say("MEMORY"),
         say("CONTEXT"),
@@ -116,7 +117,7 @@ def ps(json: Json = False, url: Url = None) -> None:
         say("WAITING"),
         say("UNLOADS IN"),
     ]
-    show_table(heads, [_worker_row(worker) for worker in shown], right=(2, 3, 4, 5))
+    show_table(heads, [_worker_row(worker) for worker in shown], right=(3, 4, 5, 6))
 
 
 def _worker_row(worker: dict[str, Any]) -> list[str]:
@@ -130,6 +131,7 @@ def _worker_row(worker: dict[str, Any]) -> list[str]:
     left = worker.get("unloads_in_s")
     return [
         worker["model"],
+        worker["purpose"],
         state,
         size(worker.get("memory_bytes")),
         str(worker.get("context_tokens") or ""),
@@ -174,7 +176,8 @@ def load_now(client: Client, model: str, options: dict[str, Any] | None = None) 
     from allod.cli.waiting import Waiting
 
     started = time.monotonic()
-    with Waiting(client, model):
+    with Waiting() as waiting:
+        waiting.watch_loads(client, model)
         loaded = client.request("POST", model_path(model, "/load"), options or {}, timeout_s=None)
     return loaded, time.monotonic() - started
 

@@ -105,7 +105,15 @@ def _own(facts: dict[str, Any]) -> Client:
 
     Its key comes first: ALLOD_API_KEY may be meant for another server.
     """
-    return Client(_address(facts), str(facts.get("key") or "") or _key(), is_own=True)
+    return Client(_address(facts), _key_in(facts) or _key(), is_own=True, new_key=_own_key)
+
+
+def _own_key() -> str:
+    return _key_in(server_facts() or {})
+
+
+def _key_in(facts: dict[str, Any]) -> str:
+    return str(facts.get("key") or "")
 
 
 def _key() -> str:

@@ -100,7 +100,7 @@ class Gateway:
             raise MethodNotAllowed(f"{path} takes POST.", fix="Send a POST request.")
         handler, _ = route
         body = await exchange.read_json(self._max_body_mib)
-        call = Call(exchange, body, caller, house.pipeline)
+        call = Call(exchange, body, caller, house.pipeline, house.services)
         await exchange.while_connected(lambda: handler(call))
 
     async def _serve_by_fastapi(self, exchange: Exchange, scope: Scope) -> None:

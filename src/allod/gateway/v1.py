@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -15,11 +15,12 @@ from allod.gateway import sse
 from allod.gateway.dialects import openai_chat, openai_completions, openai_embeddings
 from allod.gateway.dialects.fields import Body
 from allod.gateway.exchange import Exchange
+from allod.kernel.context import Services
 from allod.kernel.pipeline import Answer, Pipeline
-from allod.sdk.chat import Caller, Request, Run
-from allod.sdk.engine import TokenizingEngine, Tokens
-from allod.sdk.errors import Unauthorized
-from allod.sdk.stream import Usage
+from allod.sdk.chat import Caller, ChatRequest, Request, Run
+from allod.sdk.errors import AllodError, Unauthorized
+from allod.sdk.services import KeptAnswer, Threads
+from allod.sdk.stream import ChatEvent, Usage
 
 _AT_ONCE = 8  # prompts of one request, so that a long list does not fill the queue alone
 
@@ -32,6 +33,7 @@ class Call:
     body: dict[str, Any]
     caller: Caller
     pipeline: Pipeline
+    services: Services
 
     def run(self, request: Request, tools: tuple[str, ...] = ()) -> Run:
         """A run for `request`, whose model may use `tools` of this server. Raises Unauthorized: they act for a user."""
@@ -43,22 +45,52 @@ class Call:
             )
         return Run(request, self.caller, self.exchange.path, tools=tools)
 
+    async def kept(self, request: ChatRequest) -> KeptAnswer:
+        """A place for the conversation among the user's threads. Raises Unauthorized, ServiceMissing, BadRequest."""
+        if not self.caller.may("conversational"):
+            raise Unauthorized(
+                "What is kept needs a key with the right `conversational`, or a session.",
+                fix="Leave `store` out, or make a key: allod keys create NAME --right chat --right conversational",
+                param="store",
+            )
+        return await self.services.get(Threads).keep(request)
+
 
 async def chat_completions(call: Call) -> None:
     """The answer to a conversation."""
     request, shape = openai_chat.parse(call.body)
+    asked = replace(request, messages=list(request.messages))  # as it was before any stage
     answer = await call.pipeline.open(call.run(request, shape.server_tools))
+    kept = await call.kept(asked) if shape.store else None
     allod = openai_chat.extras(request, answer.run.notes)
-    if not shape.stream:
-        encoder = openai_chat.Encoder(answer.model.id, shape, allod)
-        async with aclosing(answer.events()) as events:
+    if kept is not None:
+        allod["thread"] = kept.thread
+    if shape.stream and answer.wire is not None and kept is None:
+        await sse.send_frames(call.exchange, _passed(answer, allod))
+        return
+    encoder = openai_chat.Encoder(answer.model.id, shape, allod)
+    events = answer.events() if kept is None else _heard(answer, kept)
+    if shape.stream:
+        await sse.send_frames(call.exchange, _encoded(events, encoder, request.wants_progress))
+    else:
+        async with aclosing(events):
             whole = await encoder.gather(events, request.choices)
         await call.exchange.reply_json(whole)
-    elif answer.wire is not None:
-        await sse.send_frames(call.exchange, _passed(answer, allod))
-    else:
-        encoder = openai_chat.Encoder(answer.model.id, shape, allod)
-        await sse.send_frames(call.exchange, _encoded(answer, encoder, request.wants_progress))
+
+
+async def _heard(answer: Answer, kept: KeptAnswer) -> AsyncGenerator[ChatEvent, None]:
+    """The answer, kept as it comes; also what has come of one that is left or breaks."""
+    error: AllodError | None = None
+    try:
+        async with aclosing(answer.events()) as events:
+            async for event in events:
+                kept.hear(event)
+                yield event
+    except AllodError as broken:
+        error = broken
+        raise
+    finally:
+        await kept.end(answer.model.id, error)
 
 
 async def _passed(answer: Answer, allod: dict[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -74,9 +106,9 @@ async def _passed(answer: Answer, allod: dict[str, Any]) -> AsyncGenerator[bytes
 
 
 async def _encoded(
-    answer: Answer, encoder: openai_chat.Encoder, wants_progress: bool
+    events: AsyncGenerator[ChatEvent, None], encoder: openai_chat.Encoder, wants_progress: bool
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(answer.events()) as events:
+    async with aclosing(events):
         async for event in events:
             yield encoder.frames(event, wants_progress=wants_progress)
 
@@ -157,14 +189,11 @@ async def tokenize(call: Call) -> None:
     body = TokenizeBody.read(call.body)
     body.refuse_others()
     run = call.run(Request(model=body.model))
-
-    async def work(engine: TokenizingEngine) -> Tokens:
-        assert run.model is not None
-        return await engine.tokenize(
-            run.model.id, body.content, special=body.add_special, pieces=body.with_pieces
-        )
-
-    tokens: Tokens = await call.pipeline.with_lease(run, work)
+    engine = await call.pipeline.tokenizer(run)
+    assert run.model is not None
+    tokens = await engine.tokenize(
+        run.model.id, body.content, special=body.add_special, pieces=body.with_pieces
+    )
     if body.with_pieces:
         pairs = zip(tokens.ids, tokens.pieces, strict=True)
         listed: list[Any] = [{"id": token, "piece": piece} for token, piece in pairs]
@@ -185,23 +214,17 @@ async def detokenize(call: Call) -> None:
     body = DetokenizeBody.read(call.body)
     body.refuse_others()
     run = call.run(Request(model=body.model))
-
-    async def work(engine: TokenizingEngine) -> str:
-        assert run.model is not None
-        return await engine.detokenize(run.model.id, body.tokens)
-
-    await call.exchange.reply_json({"content": await call.pipeline.with_lease(run, work)})
+    engine = await call.pipeline.tokenizer(run)
+    assert run.model is not None
+    await call.exchange.reply_json({"content": await engine.detokenize(run.model.id, body.tokens)})
 
 
 async def apply_template(call: Call) -> None:
     """The prompt that the model would read for a conversation, and the number of its tokens."""
     request, _ = openai_chat.parse(call.body)
     run = call.run(request)
-
-    async def work(engine: TokenizingEngine) -> tuple[str, int]:
-        return await engine.apply_template(run), await engine.count_tokens(run)
-
-    prompt, count = await call.pipeline.with_lease(run, work)
+    engine = await call.pipeline.tokenizer(run)
+    prompt, count = await engine.apply_template(run), await engine.count_tokens(run)
     await call.exchange.reply_json({"prompt": prompt, "tokens": count})
 
 

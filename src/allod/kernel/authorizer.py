@@ -30,6 +30,7 @@ _ON_SECOND = {
 }
 _REFUSED = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_TRANSACTION}
 _ALEMBIC_COPY = "_alembic_tmp_"
+_HARMLESS = {"cipher_version", "data_version"}  # the second is what full-text tables ask themselves
 _LOOKING = {"table_info", "table_xinfo", "index_list", "index_info", "index_xinfo", "foreign_key_list"}
 
 
@@ -47,7 +48,7 @@ class Rights:
         if action in _REFUSED:
             return sqlite3.SQLITE_DENY
         if action == sqlite3.SQLITE_PRAGMA:  # looking at its own tables is fine, setting anything is not
-            may = first == "cipher_version" or (first in _LOOKING and self._is_own(second))
+            may = first in _HARMLESS or (first in _LOOKING and self._is_own(second))
             return sqlite3.SQLITE_OK if may else sqlite3.SQLITE_DENY
         name = first if action in _ON_FIRST else second if action in _ON_SECOND else None
         return sqlite3.SQLITE_OK if name is None or self._is_own(name) else sqlite3.SQLITE_DENY

@@ -3,9 +3,9 @@ r"""Sealed backups: all that is kept, in one file. The way back from it is resto
     "allod backup\n"
     length(4) | JSON                  the head: version, folder, created_at, allod, slots (all of keyslots.json), salt
     SHA-256 of all before             so that a damaged file is not taken for a wrong passphrase
-    length(4) | final(1) | sealed     chunks of 1 MiB, AES-256-GCM; the last one is final, and nothing follows it
+    chunks                            see chunks.py
 
-Key: HMAC-SHA256(derive(root, "backup"), salt). Nonce: the chunk's number. Bound to each: that SHA-256 and `final`.
+Their key: HMAC-SHA256(derive(root, "backup"), salt). Bound to each: that SHA-256.
 Inside is a tar stream: allod.db, config.toml, models.json, blobs/. Without a key only the head can be read: the time,
 Allod's version, the folder's id, the kinds of its locks and when they were made.
 """
@@ -31,13 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from allod import __version__
 from allod.kernel import crypto, keyslots
+from allod.kernel.chunks import CHUNK_BYTES, plain_chunks, read_frame, sealed_chunks
 from allod.kernel.keyslots import ASKED, KINDS, Damaged, Kind
-from allod.kernel.paths import Paths
+from allod.kernel.paths import Paths, new_file
 from allod.kernel.vault import Vault
 from allod.sdk.errors import Conflict, NotFound, StoreDamaged, StoreFull
 
@@ -50,13 +48,10 @@ STORE, SETTINGS, BLOBS = "allod.db", ("config.toml", "models.json"), "blobs"
 """What is in a backup."""
 COPYING = "backup.part-"
 """How the folders begin that hold the copy which is being read; a killed server leaves one behind."""
-CHUNK_BYTES = 1 << 20
 
 _MAGIC = b"allod backup\n"
 _VERSION = 1
 _LENGTH = struct.Struct(">I")
-_FRAME = struct.Struct(">IB")
-_TAG_BYTES = 16
 _MOST_HEAD_BYTES = 1 << 20
 _SPARE_BYTES = 1 << 24
 _TAR_BLOCK = 512
@@ -119,7 +114,7 @@ def sealed(vault: Vault, database: Database, paths: Paths) -> Generator[bytes]:
         head = _MAGIC + _LENGTH.pack(len(data)) + data
         digest = hashlib.sha256(head).digest()
         yield head + digest
-        yield from _sealed_chunks(_key(root, salt), digest, _tar(_content(copy, paths)))
+        yield from sealed_chunks(_key(root, salt), digest, _tar(_content(copy, paths)))
 
 
 def _snapshot(vault: Vault, root: bytes, database: Database, paths: Paths, copy: Path) -> dict[str, Any]:
@@ -182,28 +177,8 @@ def _tar(members: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
     yield bytes(2 * _TAR_BLOCK)
 
 
-def _sealed_chunks(key: bytes, digest: bytes, plain: Iterable[bytes]) -> Iterator[bytes]:
-    cipher, number, held = AESGCM(key), 0, bytearray()
-
-    def chunk(final: int) -> bytes:
-        data = cipher.encrypt(_nonce(number), bytes(held[:CHUNK_BYTES]), digest + bytes([final]))
-        return _FRAME.pack(len(data), final) + data
-
-    for piece in plain:
-        held += piece
-        while len(held) > CHUNK_BYTES:  # more than one, so that something is left to be the last
-            yield chunk(0)
-            del held[:CHUNK_BYTES]
-            number += 1
-    yield chunk(1)
-
-
 def _key(root: bytes, salt: bytes) -> bytes:
     return crypto.authenticate(crypto.derive(root, "backup"), salt)
-
-
-def _nonce(number: int) -> bytes:
-    return number.to_bytes(crypto.NONCE_BYTES, "big")
 
 
 def need_room(folder: Path, size: int) -> None:
@@ -230,7 +205,7 @@ def open_backup(file: Path) -> BackupFile:
         size = os.fstat(source.fileno()).st_size
         is_final = False
         while not is_final:
-            length, is_final = _read_frame(source)
+            length, is_final = read_frame(source)
             source.seek(length, os.SEEK_CUR)
         if source.tell() != size:
             raise Damaged("it is cut short" if source.tell() > size else "something was appended to it")
@@ -265,7 +240,7 @@ def unpack(source: BinaryIO, head: Head, root: bytes, folder: Path) -> None:
 
     Nothing is written that has not been checked, but only its return says that all is there.
     """
-    plain = io.BufferedReader(_Pieces(_plain_chunks(source, _key(root, head.salt), head.digest)), CHUNK_BYTES)
+    plain = io.BufferedReader(_Pieces(plain_chunks(_key(root, head.salt), head.digest, source)), CHUNK_BYTES)
     (folder / BLOBS).mkdir(mode=0o700)
     try:
         with tarfile.open(fileobj=plain, mode="r|") as tar:
@@ -282,34 +257,6 @@ def unpack(source: BinaryIO, head: Head, root: bytes, folder: Path) -> None:
         raise Damaged("it holds what no backup holds") from error
     while plain.read(CHUNK_BYTES):  # to its very end, or a cut there would not be seen
         pass
-
-
-def _plain_chunks(source: BinaryIO, key: bytes, digest: bytes) -> Iterator[bytes]:
-    """What the chunks hold, each of them checked, and after the last that it is the end. Raises Damaged."""
-    cipher, number, is_final = AESGCM(key), 0, False
-    while not is_final:
-        length, is_final = _read_frame(source)
-        data = source.read(length)
-        if len(data) < length:
-            raise Damaged("it is cut short")
-        try:
-            yield cipher.decrypt(_nonce(number), data, digest + bytes([is_final]))
-        except (InvalidTag, ValueError) as error:
-            raise Damaged("a chunk is not what was written, or not where it was") from error
-        number += 1
-    if source.read(1):
-        raise Damaged("something was appended to it")
-
-
-def _read_frame(source: BinaryIO) -> tuple[int, bool]:
-    """The length of the next chunk, and whether it is the last."""
-    frame = source.read(_FRAME.size)
-    if len(frame) < _FRAME.size:
-        raise Damaged("it is cut short")
-    length, final = _FRAME.unpack(frame)
-    if final > 1 or not _TAG_BYTES <= length <= CHUNK_BYTES + _TAG_BYTES:
-        raise Damaged("a chunk is not what was written")
-    return length, bool(final)
 
 
 class _Pieces(io.RawIOBase):
@@ -333,15 +280,6 @@ class _Pieces(io.RawIOBase):
         room[:count] = self._held[:count]
         self._held = self._held[count:]
         return count
-
-
-@contextlib.contextmanager
-def new_file(place: Path) -> Iterator[BinaryIO]:
-    """A file that was not there, for this user alone, and safely on the disk in the end."""
-    with open(place, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
-        yield out
-        out.flush()
-        os.fsync(out.fileno())
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from allod.kernel.processes import ChildProcess, ChildProcesses
 from allod.kernel.settings import Settings
+from allod.sdk.blobs import Blobs
 from allod.sdk.context import Chat, Models
 from allod.sdk.errors import LoadFailed, ServiceMissing
 from allod.sdk.events import Events
@@ -90,6 +91,7 @@ class ExtensionContext:
         settings: Settings,
         data_folder: Path,
         store: Store,
+        blobs: Blobs,
         secrets: Secrets,
         http: HttpClient,
         events: Events,
@@ -104,6 +106,7 @@ class ExtensionContext:
         self._services = services
         self.data_folder = data_folder
         self.store = store
+        self.blobs = blobs
         self.secrets = secrets
         self.http = http
         self.events = events

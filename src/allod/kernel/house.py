@@ -18,6 +18,7 @@ from sqlalchemy import Connection, select
 from allod.kernel import custody, schema
 from allod.kernel.api_keys import ApiKeys
 from allod.kernel.authorizer import KERNEL
+from allod.kernel.blobs import OwnBlobs
 from allod.kernel.context import ExtensionContext, OwnProcesses, Services
 from allod.kernel.contributions import Contributions
 from allod.kernel.egress import Egress
@@ -43,12 +44,12 @@ from allod.kernel.stages import Stages
 from allod.kernel.storage import Database, OwnStore
 from allod.kernel.toolbox import Toolbox
 from allod.kernel.watchdog import Watchdog
-from allod.sdk.chat import Caller, GenerateRequest, Run
+from allod.sdk.chat import Caller, GenerateRequest, Purpose, Run
 from allod.sdk.engine import LoadableEngine
 from allod.sdk.errors import BadRequest
 from allod.sdk.events import ExtensionStateChanged, SettingsChanged
 from allod.sdk.extension import Extension
-from allod.sdk.stream import ChatStream
+from allod.sdk.stream import OpenedChat
 
 _CLEAR_S = 5
 _GRACE_S = 3
@@ -216,6 +217,7 @@ class House:
             settings=self.settings,
             data_folder=self.paths.data,
             store=OwnStore(self.database, name),
+            blobs=OwnBlobs(self.paths.blobs, name),
             secrets=OwnSecrets(self.database, name),
             http=http,
             events=self.events.of(name),
@@ -309,10 +311,12 @@ class OwnChat:
         self._pipeline = pipeline
         self._extension = extension
 
-    async def open(self, request: GenerateRequest, *, tools: Sequence[str] = ()) -> ChatStream:
+    async def open(
+        self, request: GenerateRequest, *, tools: Sequence[str] = (), purpose: Purpose = "chat"
+    ) -> OpenedChat:
         """Begin an answer."""
         caller = Caller(f"extension:{self._extension}", frozenset({"chat", self._extension}))
-        run = Run(request, caller, f"extension:{self._extension}", tools=tuple(tools))
+        run = Run(request, caller, f"extension:{self._extension}", purpose=purpose, tools=tuple(tools))
         return await self._pipeline.open(run)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from allod.kernel.eviction import Resident
+from allod.kernel.eviction import Resident, taken
 from allod.sdk.engine import CPU, DeviceId
 
 _MIB = 1 << 20
@@ -21,8 +21,7 @@ def free_memory(budget_mib: int) -> Callable[[Sequence[Resident]], Mapping[Devic
     def free(resident: Sequence[Resident]) -> Mapping[DeviceId, int]:
         available = min(psutil.virtual_memory().available, _container_free()) - _SPARED_MIB * _MIB
         if budget_mib:
-            taken = sum(r.bytes_by_device.get(CPU, 0) for r in resident)
-            available = min(available, budget_mib * _MIB - taken)
+            available = min(available, budget_mib * _MIB - taken([r.plan for r in resident], CPU))
         return {CPU: available}
 
     return free

@@ -7,10 +7,12 @@ import difflib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from allod.kernel import custody
 from allod.kernel.faults import is_fault
 from allod.kernel.offers import offers
 from allod.kernel.scheduler import Scheduler
-from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
+from allod.sdk.chat import Caller, ChatRequest, Purpose, Run
+from allod.sdk.engine import Engine, LoadableEngine, LoadPlan, ModelCard, ModelId, TokenizingEngine
 from allod.sdk.errors import BadRequest, LoadFailed, ModelNotFound
 
 DEFAULT_NAMES = ("default", "jan")
@@ -123,23 +125,48 @@ class ModelDesk:
         """The model of this name, also by an alias."""
         return (await self._table.find(name))[0]
 
-    def state(self, model: ModelId) -> str:
-        """The state of a model."""
-        return self._scheduler.state(model)
+    def state(self, model: ModelId, purpose: Purpose = "chat") -> str:
+        """The state of a model's worker."""
+        return self._scheduler.state(model, purpose)
 
     async def load(
         self, model: ModelId, keep_alive_s: float | None = None, pin: bool | None = None
     ) -> LoadPlan:
-        """Load a model now and wait for it."""
+        """Load a model for chats now and wait for it."""
         card, engine = await self._table.find_usable(model)
         if not offers(engine, LoadableEngine):
             raise BadRequest(f"{model!r} is not loaded by this machine.", param="model")
         return await self._scheduler.load(card, engine, keep_alive_s, pin)
 
-    async def unload(self, model: ModelId) -> None:
-        """Unload a model once its runs have ended."""
-        await self._scheduler.unload(model)
+    async def unload(self, model: ModelId, purpose: Purpose = "chat") -> None:
+        """End a model's worker once its runs have ended."""
+        await self._scheduler.unload(model, purpose)
+
+    async def count_tokens(self, request: ChatRequest, purpose: Purpose = "chat") -> int:
+        """Tokens of the prompt that the model would read for `request` as it stands. Loads nothing."""
+        run, engine = await self._counted(request, purpose)
+        with custody.acting(
+            ""
+        ):  # what the engine begins for it serves others too, and does not end with the asker
+            return await engine.count_tokens(run)
+
+    async def apply_template(self, request: ChatRequest, purpose: Purpose = "chat") -> str:
+        """The prompt, as text, that the model would read for `request` as it stands. Loads nothing."""
+        run, engine = await self._counted(request, purpose)
+        with custody.acting(""):
+            return await engine.apply_template(run)
+
+    async def _counted(self, request: ChatRequest, purpose: Purpose) -> tuple[Run, TokenizingEngine]:
+        card, engine = await self._table.find_usable(request.model)
+        return Run(request, Caller(), "tokens", card, purpose), as_tokenizing(engine, request.model)
 
     def report(self) -> Sequence[Mapping[str, object]]:
         """What was used."""
         return self._scheduler.report()
+
+
+def as_tokenizing(engine: Engine, name: str) -> TokenizingEngine:
+    """`engine`, which runs the model of this name, as one that counts. Raises BadRequest where it does not."""
+    if not offers(engine, TokenizingEngine):
+        raise BadRequest(f"{name!r} cannot be asked for its tokens.", param="model")
+    return engine

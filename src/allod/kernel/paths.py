@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import platformdirs
 import psutil
@@ -68,6 +69,11 @@ class Paths:
     def old_api_keys(self) -> Path:
         """Where the first version kept its API keys; they move into the store."""
         return self.data / "api_keys.json"
+
+    @property
+    def blobs(self) -> Path:
+        """Sealed files of extensions, in a folder for each."""
+        return self.data / "blobs"
 
     @property
     def backups(self) -> Path:
@@ -138,6 +144,15 @@ class Paths:
             return Path(tempfile.mkdtemp(prefix="allod-"))
         folder.mkdir(mode=0o700)
         return folder
+
+
+@contextlib.contextmanager
+def new_file(place: Path) -> Iterator[BinaryIO]:
+    """A file that was not there, for this user alone, and safely on the disk in the end."""
+    with open(place, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out:
+        yield out
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def flush_folders(*folders: Path) -> None:

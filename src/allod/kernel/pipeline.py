@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast
 
 from allod.kernel.metrics import Metrics
-from allod.kernel.models import ModelTable
+from allod.kernel.models import ModelTable, as_tokenizing
 from allod.kernel.offers import offers
 from allod.kernel.scheduler import Scheduler
 from allod.kernel.seats import Need
@@ -103,12 +103,12 @@ class Pipeline:
             usage.append(Usage(prompt_tokens=sum(vector.tokens for vector in vectors)))
             return vectors
 
-    async def with_lease(self, run: Run, work: Callable[[TokenizingEngine], Any]) -> Any:
-        """Do a small piece of work (count, tokenize) with the run's loaded model."""
-        engine = await self._enter(run)
-        if not offers(engine, TokenizingEngine):
-            raise BadRequest(f"{run.request.model!r} cannot be asked for its tokens.", param="model")
-        return await self._leased(run, engine, Need(0, 0), lambda: work(engine))
+    async def tokenizer(self, run: Run) -> TokenizingEngine:
+        """Who says what the run's model would see, once the stages are done with it. Nothing is loaded for that.
+
+        Raises what a stage refuses with, ModelNotFound, BadRequest.
+        """
+        return as_tokenizing(await self._enter(run), run.request.model)
 
     async def _leased(self, run: Run, engine: Engine, need: Need, work: Callable[[], Any]) -> Any:
         for attempt in (1, 2):
@@ -138,7 +138,8 @@ class Pipeline:
             yield None
             return
         assert run.model is not None
-        async with self.scheduler.lease(run.model, engine, need, run.request.keep_alive_s) as plan:
+        keep_alive_s = run.request.keep_alive_s
+        async with self.scheduler.lease(run.model, engine, need, keep_alive_s, run.purpose) as plan:
             yield plan
 
     @asynccontextmanager
@@ -198,6 +199,11 @@ class Answer:
         self._first: ChatStream | None = engine.chat(run)  # refuses now what it could not honour later
         passes = self._first.wire == "openai.chat" and self.request.choices == 1 and not run.tools
         self.wire: Literal["openai.chat"] | None = "openai.chat" if passes else None
+
+    @property
+    def notes(self) -> Sequence[Mapping[str, Any]]:
+        """What the stages say beside the answer."""
+        return self.run.notes
 
     @property
     def request(self) -> GenerateRequest:
@@ -298,7 +304,7 @@ class Answer:
         if wanted == 1 or not offers(self._engine, LoadableEngine):
             return wanted
         self._first = None
-        plan = await self._pipeline.scheduler.plan(self.model, self._engine)
+        plan = await self._pipeline.scheduler.plan(self.model, self._engine, self.run.purpose)
         prompt, output = self._tokens()
         room = (plan.pool_tokens - min(prompt, plan.context_tokens)) // max(
             1, min(output, plan.context_tokens)

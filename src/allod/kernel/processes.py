@@ -153,6 +153,7 @@ class ChildProcess:
         self._lines: deque[str] = deque(maxlen=80)
         self._at_end: list[Callable[[], None]] = []
         self._stopping = False
+        self._was_ready = False
         self.pid = process.pid
         self.http = WorkerHttp(address, name)
         self.walls: Mapping[str, Any] = {}
@@ -177,7 +178,7 @@ class ChildProcess:
             return 0
 
     def output(self) -> Sequence[str]:
-        """The last lines that it printed."""
+        """The last lines that it printed before it was ready."""
         return tuple(self._lines)
 
     async def ensure_ready(
@@ -191,6 +192,7 @@ class ChildProcess:
                     raise EngineGone(f"{self.name} {self._ended.result()} before it was ready.")
                 try:
                     if (await self.http.request("GET", health, timeout_s=5)).status == 200:
+                        self._was_ready = True
                         return
                 except EngineGone:
                     pass  # not listening yet: asked again below
@@ -244,7 +246,9 @@ class ChildProcess:
             if text.startswith(_WALLS_LINE):
                 self.walls = json.loads(text.removeprefix(_WALLS_LINE))
                 self._tell_walls()
-            else:
+            elif (
+                not self._was_ready
+            ):  # from here on it is sent requests, and what it prints may repeat their words
                 self._lines.append(text)
 
     def _tell_walls(self) -> None:

@@ -21,18 +21,17 @@ import psutil
 from allod.kernel import keyslots
 from allod.kernel.backup import (
     BLOBS,
-    CHUNK_BYTES,
     COPYING,
     SETTINGS,
     STORE,
     need_room,
-    new_file,
     read_head,
     told,
     unpack,
 )
+from allod.kernel.chunks import CHUNK_BYTES
 from allod.kernel.keyslots import ASKED, Damaged, Kind
-from allod.kernel.paths import Paths, flush_folders
+from allod.kernel.paths import Paths, flush_folders, new_file
 from allod.kernel.vault import Vault
 from allod.sdk.errors import Conflict, StartFailed, StoreDamaged
 

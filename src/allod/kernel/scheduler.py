@@ -1,8 +1,8 @@
 """Who may use which model when: leases, loading, unloading.
 
-One seat for each model. A lease takes one or more of its slots and reserves tokens of its shared context, so that two
-requests that fit alone never starve each other in mid-answer. Waiting is in order of arrival. One load at a time, so
-that the memory a plan counted on is still there.
+One seat for each worker, that is for each model and purpose. A lease takes one or more of its slots and reserves tokens
+of its shared context, so that two requests that fit alone never starve each other in mid-answer. Waiting is in order of
+arrival. One load at a time, so that the memory a plan counted on is still there.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from allod.kernel.eviction import Resident, plan_eviction
 from allod.kernel.faults import is_fault
 from allod.kernel.metrics import Metrics
 from allod.kernel.seats import Grant, Need, Seat, State, Waiter
+from allod.sdk.chat import Purpose
 from allod.sdk.engine import DeviceId, Engine, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import AllodError, EngineGone, LoadFailed, QueueFull
 from allod.sdk.events import Events, ModelStateChanged
@@ -53,7 +54,7 @@ class Scheduler:
         self._metrics = metrics
         self.max_waiting = max_waiting
         self.keep_alive_s = keep_alive_s
-        self._seats: dict[ModelId, Seat] = {}
+        self._seats: dict[tuple[ModelId, Purpose], Seat] = {}
         self._memory = asyncio.Lock()
         self._idle_watch: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -62,13 +63,18 @@ class Scheduler:
 
     @asynccontextmanager
     async def lease(
-        self, card: ModelCard, engine: LoadableEngine, need: Need, keep_alive_s: float | None = None
+        self,
+        card: ModelCard,
+        engine: LoadableEngine,
+        need: Need,
+        keep_alive_s: float | None = None,
+        purpose: Purpose = "chat",
     ) -> AsyncIterator[LoadPlan]:
         """Hold a place on a loaded model; waits for it, and loads the model if need be.
 
         Raises QueueFull, LoadFailed, ModelTooLarge.
         """
-        seat = self._seat(card, engine)
+        seat = self._seat(card, engine, purpose)
         if keep_alive_s is not None:
             seat.keep_alive_s = keep_alive_s  # holds until it is unloaded, for those too who say nothing
         asked = time.monotonic()
@@ -93,7 +99,7 @@ class Scheduler:
             )
         waiter = Waiter(need, asyncio.get_running_loop().create_future())
         seat.waiting.append(waiter)
-        self._metrics.waiting.labels(seat.card.id).set(len(seat.waiting))
+        self._measure_queues(seat.card.id)
         self._pump(seat)
         try:
             return await waiter.granted
@@ -107,13 +113,13 @@ class Scheduler:
             if waiter in seat.waiting:
                 seat.waiting.remove(waiter)
                 self._pump(seat)
-            self._metrics.waiting.labels(seat.card.id).set(len(seat.waiting))
+            self._measure_queues(seat.card.id)
 
     def _pump(self, seat: Seat) -> None:
         """Grant to those at the head of the queue what fits, in order."""
         if not seat.is_loaded:
             if seat.waiting and seat.work is None and not self._is_closed:
-                seat.work = custody.begin(self._load(seat), f"load:{seat.card.id}")
+                seat.work = custody.begin(self._load(seat), f"load:{seat.name}")
             return
         while seat.waiting:
             waiter = seat.waiting[0]
@@ -135,7 +141,7 @@ class Scheduler:
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
         except Exception:
-            _log.exception("counting the tokens of a request for %s failed", seat.card.id)
+            _log.exception("counting the tokens of a request for %s failed", seat.name)
         waiter.need.measure = None
         self._pump(seat)
 
@@ -147,7 +153,7 @@ class Scheduler:
         seat.free_tokens -= need.tokens
         seat.running += 1
         seat.idle.clear()
-        self._metrics.running.labels(seat.card.id).set(seat.running)
+        self._measure_queues(seat.card.id)
         if seat.running == 1:
             self._set_state(seat, "busy")
         return Grant(seat.plan, seat.term)
@@ -159,7 +165,7 @@ class Scheduler:
         seat.running -= 1
         seat.free_slots += need.slots
         seat.free_tokens += need.tokens
-        self._metrics.running.labels(seat.card.id).set(seat.running)
+        self._measure_queues(seat.card.id)
         if seat.running == 0:
             seat.idle.set()
             if seat.state == "busy":
@@ -177,16 +183,16 @@ class Scheduler:
         keep_alive_s: float | None = None,
         pin: bool | None = None,
     ) -> LoadPlan:
-        """Load a model now, whoever waits."""
+        """Load a model for chats now, whoever waits."""
         if pin is not None:
             self._seat(card, engine).pinned = pin
         async with self.lease(card, engine, Need(slots=0, tokens=0), keep_alive_s) as plan:
             return plan
 
-    async def plan(self, card: ModelCard, engine: LoadableEngine) -> LoadPlan:
+    async def plan(self, card: ModelCard, engine: LoadableEngine, purpose: Purpose = "chat") -> LoadPlan:
         """The plan by which a model is loaded, or would be now."""
-        seat = self._seat(card, engine)
-        return seat.plan or await engine.plan(card.id, self.free_bytes(self.residents()))
+        seat = self._seat(card, engine, purpose)
+        return seat.plan or await engine.plan(card.id, self.free_bytes(self.residents()), purpose)
 
     async def _load(self, seat: Seat) -> None:
         began = time.monotonic()
@@ -202,7 +208,7 @@ class Scheduler:
             self._metrics.model_load.labels(seat.card.id, error.code).observe(time.monotonic() - began)
             self._load_failed(seat, error)
         except Exception:
-            _log.exception("loading %s failed", seat.card.id)
+            _log.exception("loading %s failed", seat.name)
             self._load_failed(
                 seat, LoadFailed(f"{seat.card.id!r} could not be loaded.", fix="See the server's log.")
             )
@@ -214,9 +220,9 @@ class Scheduler:
         resident = self.residents()
         free_bytes = self.free_bytes(resident)
         async with asyncio.timeout(_PLAN_S):
-            plan = await seat.engine.plan(seat.card.id, free_bytes)
-        for model in plan_eviction(plan, resident, free_bytes):
-            await self._evict(self._seats[model], "memory")
+            plan = await seat.engine.plan(seat.card.id, free_bytes, seat.purpose)
+        for leaving in plan_eviction(plan, resident, free_bytes):
+            await self._evict(self._seats[leaving.plan.model, leaving.plan.purpose], "memory")
         self._set_state(seat, "starting")
         seat.term += 1
         term = seat.term
@@ -235,13 +241,13 @@ class Scheduler:
         seat.last_used = time.monotonic()
         self._set_state(seat, "ready")
         because = f" ({'; '.join(plan.reasons)})" if plan.reasons else ""
-        _log.info("loaded %s in %.2f s%s", seat.card.id, time.monotonic() - began, because)
+        _log.info("loaded %s in %.2f s%s", seat.name, time.monotonic() - began, because)
 
     def _load_failed(self, seat: Seat, error: AllodError) -> None:
         if isinstance(error, LoadFailed):
             self._count_failure(seat)
         self._set_state(seat, "failed", error.detail)
-        _log.warning("loading %s failed: %s", seat.card.id, error.detail)
+        _log.warning("loading %s failed: %s", seat.name, error.detail)
         self._refuse(seat, error)
 
     def _refuse(self, seat: Seat, error: AllodError) -> None:
@@ -254,7 +260,7 @@ class Scheduler:
         """The engine's process ended by itself: its leases end with errors of their own, the next request reloads."""
         if seat.term != term or seat.state == "stopping":
             return
-        _log.warning("%s %s", seat.card.id, reason)
+        _log.warning("%s %s", seat.name, reason)
         self._metrics.restarts.labels(seat.card.id).inc()
         if seat.plan is not None:  # else it is still being loaded, and that failure counts
             self._count_failure(seat)
@@ -271,13 +277,13 @@ class Scheduler:
         seat.plan = seat.keep_alive_s = None
         seat.running = seat.free_slots = seat.free_tokens = 0
         seat.idle.set()
-        self._metrics.running.labels(seat.card.id).set(0)
+        self._measure_queues(seat.card.id)
 
     # unloading
 
-    async def unload(self, model: ModelId) -> None:
+    async def unload(self, model: ModelId, purpose: Purpose = "chat") -> None:
         """Unload a model once its runs have ended; requests that come meanwhile wait and load it again."""
-        seat = self._seats.get(model)
+        seat = self._seats.get((model, purpose))
         if seat is None:
             return
         if seat.work is not None:
@@ -303,7 +309,7 @@ class Scheduler:
             if seat.work is asyncio.current_task():
                 seat.work = None
             self._pump(seat)
-        _log.info("unloaded %s (%s)", seat.card.id, reason)
+        _log.info("unloaded %s: %s", seat.name, reason)
 
     def _keep_alive(self, seat: Seat) -> float:
         wanted = self.keep_alive_s if seat.keep_alive_s is None else seat.keep_alive_s
@@ -325,41 +331,18 @@ class Scheduler:
 
     # what others may see
 
-    def state(self, model: ModelId) -> State:
-        """The state of a model."""
-        seat = self._seats.get(model)
+    def state(self, model: ModelId, purpose: Purpose = "chat") -> State:
+        """The state of a model's worker."""
+        seat = self._seats.get((model, purpose))
         return seat.state if seat else "stopped"
 
     def residents(self) -> list[Resident]:
-        """What is in memory, as eviction sees it: by plan, since a context fills up only while it is used."""
-        return [
-            Resident(seat.card.id, seat.plan.bytes_by_device, seat.running > 0, seat.pinned, seat.last_used)
-            for seat in self._seats.values()
-            if seat.plan is not None
-        ]
+        """What is in memory, as eviction sees it."""
+        return [seat.as_resident(seat.plan) for seat in self._seats.values() if seat.plan is not None]
 
     def report(self) -> list[dict[str, object]]:
-        """All models that were used, for `allod ps`."""
-        rows: list[dict[str, object]] = []
-        for seat in self._seats.values():
-            left = self._unloads_in_s(seat)
-            rows.append(
-                {
-                    "model": seat.card.id,
-                    "state": seat.state,
-                    "reason": seat.reason,
-                    "running": seat.running,
-                    "waiting": len(seat.waiting),
-                    "pinned": seat.pinned,
-                    "unloads_in_s": None if left is None else round(max(0.0, left), 1),
-                    "context_tokens": seat.plan.context_tokens if seat.plan else 0,
-                    "pool_tokens": seat.plan.pool_tokens if seat.plan else 0,
-                    "slots": seat.plan.slots if seat.plan else 0,
-                    "planned_bytes": seat.plan.total_bytes if seat.plan else 0,
-                    "memory_bytes": seat.memory_bytes,
-                }
-            )
-        return rows
+        """All workers that were used, for `allod ps`."""
+        return [seat.as_row(self._unloads_in_s(seat)) for seat in self._seats.values()]
 
     # life
 
@@ -389,17 +372,17 @@ class Scheduler:
         """Unload, whatever the engine does."""
         try:
             async with asyncio.timeout(_UNLOAD_S):
-                await seat.engine.unload(seat.card.id)
+                await seat.engine.unload(seat.card.id, seat.purpose)
         except BaseException as error:
             if not is_fault(error):
                 raise
-            _log.exception("%s was not unloaded in order", seat.card.id)
+            _log.exception("%s was not unloaded in order", seat.name)
 
     async def drop(self, engine: Engine) -> None:
         """Forget all models of an engine that stops. Its runs have a moment to end."""
         seats = [seat for seat in self._seats.values() if seat.engine is engine]
         for seat in seats:
-            del self._seats[seat.card.id]
+            del self._seats[seat.card.id, seat.purpose]
             self._refuse(seat, LoadFailed(f"{seat.card.id!r} is gone.", fix="Its extension was stopped."))
             if seat.work is not None:
                 seat.work.cancel()
@@ -413,16 +396,21 @@ class Scheduler:
                 await self._give_back(seat)
                 self._set_state(seat, "stopped")
 
-    def _seat(self, card: ModelCard, engine: LoadableEngine) -> Seat:
-        seat = self._seats.get(card.id)
+    def _seat(self, card: ModelCard, engine: LoadableEngine, purpose: Purpose = "chat") -> Seat:
+        seat = self._seats.get((card.id, purpose))
         if seat is None:
-            seat = self._seats[card.id] = Seat(card, engine)
+            seat = self._seats[card.id, purpose] = Seat(card, engine, purpose)
         return seat
+
+    def _measure_queues(self, model: ModelId) -> None:
+        seats = [seat for (of, _), seat in self._seats.items() if of == model]
+        self._metrics.running.labels(model).set(sum(seat.running for seat in seats))
+        self._metrics.waiting.labels(model).set(sum(len(seat.waiting) for seat in seats))
 
     def _set_state(self, seat: Seat, state: State, reason: str = "") -> None:
         seat.state, seat.reason = state, reason
-        self._metrics.loaded.set(sum(s.plan is not None for s in self._seats.values()))
-        self._events.publish(ModelStateChanged(seat.card.id, state, reason))
+        self._metrics.loaded.set(len({s.card.id for s in self._seats.values() if s.plan is not None}))
+        self._events.publish(ModelStateChanged(seat.card.id, state, reason, seat.purpose))
 
 
 def _stopping() -> LoadFailed:

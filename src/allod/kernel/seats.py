@@ -1,4 +1,4 @@
-"""What the scheduler knows of each model: who waits, who runs, what is free, and what its engine says of it."""
+"""What the scheduler knows of each worker: who waits, who runs, what is free, and what its engine says of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from allod.kernel.eviction import Resident
+from allod.sdk.chat import Purpose
 from allod.sdk.engine import LoadableEngine, LoadPlan, ModelCard
 
 State = Literal["stopped", "starting", "ready", "busy", "stopping", "failed"]
@@ -43,10 +45,14 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """All state of one model. `term` counts its loads, so that a late return goes to the load that it came from."""
+    """All state of one model's worker for one purpose.
+
+    `term` counts its loads, so that a late return goes to the load that it came from.
+    """
 
     card: ModelCard
     engine: LoadableEngine
+    purpose: Purpose = "chat"
     state: State = "stopped"
     reason: str = ""
     plan: LoadPlan | None = None
@@ -69,12 +75,17 @@ class Seat:
         return self.state in ("ready", "busy")
 
     @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return self.card.id if self.purpose == "chat" else f"{self.card.id} ({self.purpose})"
+
+    @property
     def memory_bytes(self) -> int:
         """What the model takes now; 0 where its engine does not say."""
         try:
-            return self.engine.memory_bytes(self.card.id)
+            return self.engine.memory_bytes(self.card.id, self.purpose)
         except Exception:
-            _log.exception("the engine %s does not say what %s takes", self.engine.name, self.card.id)
+            _log.exception("the engine %s does not say what %s takes", self.engine.name, self.name)
             return 0
 
     def fits(self, need: Need) -> bool:
@@ -82,3 +93,27 @@ class Seat:
         assert self.plan is not None
         tokens = min(need.tokens, self.plan.pool_tokens)
         return min(need.slots, self.plan.slots) <= self.free_slots and tokens <= self.free_tokens
+
+    def as_resident(self, plan: LoadPlan) -> Resident:
+        """As eviction sees it: by plan, since a context fills up only while it is used."""
+        return Resident(plan, self.running > 0, self.pinned, self.last_used)
+
+    def as_row(self, unloads_in_s: float | None) -> dict[str, object]:
+        """For `allod ps`. `shared_bytes` are those of `planned_bytes` that all workers of the model have in common."""
+        plan = self.plan
+        return {
+            "model": self.card.id,
+            "purpose": self.purpose,
+            "state": self.state,
+            "reason": self.reason,
+            "running": self.running,
+            "waiting": len(self.waiting),
+            "pinned": self.pinned,
+            "unloads_in_s": None if unloads_in_s is None else round(max(0.0, unloads_in_s), 1),
+            "context_tokens": plan.context_tokens if plan else 0,
+            "pool_tokens": plan.pool_tokens if plan else 0,
+            "slots": plan.slots if plan else 0,
+            "planned_bytes": plan.total_bytes if plan else 0,
+            "shared_bytes": sum(plan.shared_bytes.values()) if plan else 0,
+            "memory_bytes": self.memory_bytes,
+        }

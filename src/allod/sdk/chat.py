@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 """One message in OpenAI's form: role, content, and for tools tool_calls or tool_call_id."""
 
+Purpose = Literal["chat", "private"]
+"""Which worker of a model a run is for: the one that all share, or one whose words end with it."""
+
 MAX_SEED = 2**31 - 1
 
 
@@ -108,7 +111,7 @@ class Run:
     caller: Caller
     route: str
     model: ModelCard | None = None
-    purpose: Literal["chat"] = "chat"
+    purpose: Purpose = "chat"
     tools: tuple[str, ...] = ()
     """Tools (`extension_tool`) that the model may use and the server runs."""
     notes: list[Mapping[str, Any]] = field(default_factory=list)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from allod.sdk.chat import GenerateRequest
+from allod.sdk.blobs import Blobs
+from allod.sdk.chat import ChatRequest, GenerateRequest, Purpose
 from allod.sdk.engine import LoadPlan, ModelCard, ModelId
 from allod.sdk.events import Events
 from allod.sdk.http import HttpClient
@@ -15,7 +16,7 @@ from allod.sdk.jobs import Jobs
 from allod.sdk.processes import Processes
 from allod.sdk.secrets import Secrets
 from allod.sdk.storage import Store
-from allod.sdk.stream import ChatStream
+from allod.sdk.stream import OpenedChat
 
 T = TypeVar("T")
 S_co = TypeVar("S_co", covariant=True)
@@ -32,33 +33,48 @@ class Models(Protocol):
         """The model of this name, also by an alias. Raises ModelNotFound, which lists the known ones."""
         ...
 
-    def state(self, model: ModelId) -> str:
-        """The state of a model: stopped, starting, ready, busy, stopping or failed."""
+    def state(self, model: ModelId, purpose: Purpose = "chat") -> str:
+        """The state of a model's worker: stopped, starting, ready, busy, stopping or failed."""
         ...
 
     async def load(
         self, model: ModelId, keep_alive_s: float | None = None, pin: bool | None = None
     ) -> LoadPlan:
-        """Load a model now and wait for it. A pinned one is never unloaded to make room."""
+        """Load a model for chats now and wait for it. A pinned one is never unloaded to make room."""
         ...
 
-    async def unload(self, model: ModelId) -> None:
-        """Unload a model once its runs have ended; new ones wait and load it again."""
+    async def unload(self, model: ModelId, purpose: Purpose = "chat") -> None:
+        """End a model's worker once its runs have ended; new ones wait and load it again."""
+        ...
+
+    async def count_tokens(self, request: ChatRequest, purpose: Purpose = "chat") -> int:
+        """Tokens of the prompt that the model would read for `request` as it stands: no stage sees it. Loads nothing.
+
+        The words of a "private" one go to no process that outlives its worker, or this count where it has none.
+        Raises ModelNotFound, BadRequest where the model's engine cannot say or the model cannot read the request.
+        """
+        ...
+
+    async def apply_template(self, request: ChatRequest, purpose: Purpose = "chat") -> str:
+        """The prompt, as text, that the model would read for `request`. As count_tokens in all else."""
         ...
 
     def report(self) -> Sequence[Mapping[str, object]]:
-        """What was used: model, state, reason, running, waiting, pinned, plan, memory, time until it is unloaded."""
+        """What was used, a row for each model and purpose: state, reason, running, waiting, plan, memory and more."""
         ...
 
 
 class Chat(Protocol):
     """The one door to every model: what goes in here passes the stages of all extensions."""
 
-    async def open(self, request: GenerateRequest, *, tools: Sequence[str] = ()) -> ChatStream:
+    async def open(
+        self, request: GenerateRequest, *, tools: Sequence[str] = (), purpose: Purpose = "chat"
+    ) -> OpenedChat:
         """Begin an answer; nothing is loaded or waited for until the stream is read.
 
-        `tools` are names of tools (`extension_tool`) that the model may use and the server runs. Raises what a stage
-        refuses with, ModelNotFound, UnsupportedParameter.
+        `tools` are names of tools (`extension_tool`) that the model may use and the server runs. A "private" one is
+        answered by a worker of its own, which `models.unload(model, "private")` ends with all that it was told.
+        Raises what a stage refuses with, ModelNotFound, UnsupportedParameter.
         """
         ...
 
@@ -79,6 +95,11 @@ class Context(Protocol[S_co]):
     @property
     def store(self) -> Store:
         """Its own tables."""
+        ...
+
+    @property
+    def blobs(self) -> Blobs:
+        """Its own sealed files, for what is too large for a table."""
         ...
 
     @property

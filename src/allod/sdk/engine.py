@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NewType, Protocol, runtime_checkable
 
-from allod.sdk.chat import Run
+from allod.sdk.chat import Purpose, Run
 from allod.sdk.stream import ChatStream
 
 ModelId = NewType("ModelId", str)
@@ -40,10 +40,14 @@ class LoadPlan:
 
     model: ModelId
     bytes_by_device: Mapping[DeviceId, int]
+    """What it takes where nothing else is loaded."""
     context_tokens: int
     pool_tokens: int
     slots: int
     reasons: tuple[str, ...] = ()
+    purpose: Purpose = "chat"
+    shared_bytes: Mapping[DeviceId, int] = field(default_factory=dict)
+    """The part of `bytes_by_device` that is there once, however many workers of the model there are: mapped weights."""
 
     @property
     def total_bytes(self) -> int:
@@ -100,10 +104,13 @@ class EmbeddingEngine(Protocol):
 
 @runtime_checkable
 class TokenizingEngine(Protocol):
-    """An engine that shows what a model really sees."""
+    """An engine that shows what a model really sees, whether it is loaded or not; nothing is loaded for it."""
 
     async def count_tokens(self, run: Run) -> int:
-        """Tokens of the prompt that the model would read for this run."""
+        """Tokens of the prompt that the model would read for this run; exact. Its words go to workers of its purpose.
+
+        Raises BadRequest for what cannot be counted while the model is not loaded, such as images.
+        """
         ...
 
     async def tokenize(self, model: ModelId, text: str, *, special: bool, pieces: bool) -> Tokens:
@@ -115,29 +122,32 @@ class TokenizingEngine(Protocol):
         ...
 
     async def apply_template(self, run: Run) -> str:
-        """The prompt, as text, that the model's chat template makes of the run's messages."""
+        """The prompt, as text, that the model's chat template makes of the run's messages. Raises as count_tokens."""
         ...
 
 
 @runtime_checkable
 class LoadableEngine(Engine, Protocol):
-    """An engine whose models take memory, and so are loaded and unloaded by the scheduler alone."""
+    """An engine whose models take memory, and so are loaded and unloaded by the scheduler alone.
 
-    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int]) -> LoadPlan:
-        """What loading would take, where so much is free. Looks, but changes nothing."""
+    A model may be loaded once for each purpose. A run goes to the worker of its own purpose and to no other.
+    """
+
+    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int], purpose: Purpose) -> LoadPlan:
+        """What loading for this purpose would take, where so much is free. Looks, but changes nothing."""
         ...
 
     async def load(self, plan: LoadPlan, gone: Callable[[str], None]) -> None:
-        """Load a model. `gone(reason)` is called once if it later ends by itself.
+        """Load a model for the plan's purpose. `gone(reason)` is called once if it later ends by itself.
 
         Raises LoadFailed.
         """
         ...
 
-    async def unload(self, model: ModelId) -> None:
-        """Give all its memory back; nothing happens if it is not loaded."""
+    async def unload(self, model: ModelId, purpose: Purpose) -> None:
+        """Give all its memory back, with every word in it; nothing happens if it is not loaded."""
         ...
 
-    def memory_bytes(self, model: ModelId) -> int:
-        """What a loaded model really takes now, 0 if it is not loaded."""
+    def memory_bytes(self, model: ModelId, purpose: Purpose) -> int:
+        """What a loaded model really takes now, what it shares included; 0 if it is not loaded."""
         ...

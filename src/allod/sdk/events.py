@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -24,11 +24,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class ModelStateChanged(Event):
-    """A model is now in another state: starting, ready, busy, stopping, stopped or failed (`reason` says why)."""
+    """A model's worker is now in another state: starting, ready, busy, stopping, stopped or failed (and why)."""
 
     model: str
     state: str
     reason: str = ""
+    purpose: str = "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class ModelLoadProgressed(Event):
 
     model: str
     progress: float
+    purpose: str = "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,18 @@ class EgressAsked(Event):
     extension: str
     purpose: str
     host: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantChanged(Event):
+    """An assistant is now other than before: created, changed, deleted or default (the one for chats that name none).
+
+    `version` is its newest one; where it was deleted, the one that it had last. Recorded.
+    """
+
+    assistant: str
+    version: int
+    change: Literal["created", "changed", "deleted", "default"]
 
 
 E = TypeVar("E", bound=Event)

@@ -112,7 +112,10 @@ class Child(Protocol):
         ...
 
     def output(self) -> Sequence[str]:
-        """The last lines that it printed. For finding a reason only: never shown or logged as they are."""
+        """The last lines that it printed before it was ready; what it prints later may hold words, and is not kept.
+
+        For finding a reason only: never shown as they are.
+        """
         ...
 
 

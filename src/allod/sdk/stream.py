@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from allod.sdk.engine import ModelCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +103,18 @@ class ChatStream(Protocol):
 
     def events(self) -> AsyncGenerator[ChatEvent, None]:
         """The same, typed."""
+        ...
+
+
+class OpenedChat(ChatStream, Protocol):
+    """An answer that `context.chat` has opened."""
+
+    @property
+    def model(self) -> ModelCard:
+        """The model that answers."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[Mapping[str, Any]]:
+        """What the stages say beside the answer."""
         ...

@@ -17,6 +17,8 @@ _FOR_USERS = {
     "docs/api.md": f"{_CHINESE}/api.md",
     "docs/store.md": f"{_CHINESE}/store.md",
     "docs/extensions.md": f"{_CHINESE}/extensions.md",
+    "docs/assistants.md": f"{_CHINESE}/assistants.md",
+    "docs/conversations.md": f"{_CHINESE}/conversations.md",
 }
 """English page -> its Chinese twin."""
 

@@ -11,11 +11,11 @@ import pytest
 from allod.cli.answer import Answer
 from allod.cli.chat_commands import COMMANDS, Leave, is_command, obey
 from allod.cli.client import Client
-from allod.cli.conversation import Conversation
 from allod.cli.failures import Exit, Failure
 from allod.cli.models import _seconds
 from allod.cli.options import parse_setting, parse_settings
 from allod.cli.output import duration, printable, size
+from allod.cli.stateless import StatelessConversation
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,19 @@ def test_what_could_steer_the_terminal_is_not_printed() -> None:
     assert printable("a\x1b[31mb\x07\r\x9bc\n\td") == "a[31mbc\n\td"
 
 
-def conversation() -> Conversation:
-    talk = Conversation("model")
+NOWHERE = Client("http://127.0.0.1:9")  # where nobody listens
+
+
+def conversation() -> StatelessConversation:
+    talk = StatelessConversation(NOWHERE, "model")
     talk.add("Question?", Answer(text="Answer."))
     return talk
 
 
-def do(line: str, talk: Conversation) -> str:
-    return obey(line, talk, Client("http://127.0.0.1:9"))  # where nobody listens
+def do(line: str, talk: StatelessConversation) -> str:
+    said = obey(line, talk, NOWHERE)
+    assert isinstance(said, str)
+    return said
 
 
 def test_a_slash_makes_a_command_and_a_space_before_it_a_message() -> None:
@@ -121,9 +126,12 @@ def test_system_stands_before_all_and_survives_a_reset() -> None:
 
 
 def test_an_answer_that_never_began_leaves_no_question() -> None:
-    talk = Conversation("model")
-    assert not talk.add("Question?", Answer())
+    talk = StatelessConversation(NOWHERE, "model")
+    talk.add("Question?", Answer())
     assert talk.messages == []
+    assert talk.ending(Answer(), is_stopped=True) == [
+        "(stopped before the answer began; the question is dropped)"
+    ]
 
 
 def test_a_conversation_is_saved_in_two_forms(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from allod import __version__
 from allod.kernel import backup, crypto
 from allod.kernel.backup import open_backup, sealed
+from allod.kernel.chunks import CHUNK_BYTES, sealed_chunks
 from allod.kernel.paths import Paths
 from allod.kernel.restore import restore
 from allod.kernel.vault import Vault
@@ -190,7 +191,7 @@ def test_what_was_put_together_otherwise_is_refused(paths: Paths, tmp_path: Path
     (paths.data / "blobs/large").write_bytes(large)
     plain_bytes = sum(len(chunk) - 21 for chunk in split(back_up(paths, tmp_path / "b"))[1])
     # longer, so that nothing but zeros, which a tar stream could do without, is left for the last chunk
-    (paths.data / "blobs/large").write_bytes(large + bytes((512 - plain_bytes) % backup.CHUNK_BYTES))
+    (paths.data / "blobs/large").write_bytes(large + bytes((512 - plain_bytes) % CHUNK_BYTES))
     data = back_up(paths, tmp_path / "b")
     assert len(split(data)[1][-1]) == 21 + 512
     before = files(paths.data)
@@ -277,7 +278,7 @@ def hostile(vault: Vault, file: Path, *members: tuple[str, bytes], behind: bytes
     assert head is not None
     plain = b"".join(backup._tar(places)) + behind
     file.write_bytes(
-        whole + b"".join(backup._sealed_chunks(backup._key(vault.root, head.salt), head.digest, [plain]))
+        whole + b"".join(sealed_chunks(backup._key(vault.root, head.salt), head.digest, [plain]))
     )
 
 
@@ -314,7 +315,7 @@ def test_it_is_read_to_its_very_end(small: Path, paths: Paths) -> None:
     with store(paths) as (vault, database):
         database.copy_to(paths.data.parent / "copy")
         content = (paths.data.parent / "copy").read_bytes()
-        hostile(vault, small, ("allod.db", content), behind=bytes(3 * backup.CHUNK_BYTES))
+        hostile(vault, small, ("allod.db", content), behind=bytes(3 * CHUNK_BYTES))
     head, chunks = split(small.read_bytes())
     before = files(paths.data)
     refused(small, paths, head + b"".join(chunks[:-1]))

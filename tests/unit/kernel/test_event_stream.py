@@ -138,7 +138,8 @@ async def test_one_frame_for_each_event(bus: EventBus, database: Database) -> No
         await record(bus, database, ended(1))
         bus.of("kernel").publish(progress(2))
         first, second, third = [await reader.any() for _ in range(3)]
-    assert first.data == {"source": "llamacpp", "at": first.data["at"], "model": "m1", "progress": 1}
+    told = {"model": "m1", "progress": 1, "purpose": "chat"}
+    assert first.data == {"source": "llamacpp", "at": first.data["at"], **told}
     assert second.data == {
         "source": "notes",
         "at": second.data["at"],

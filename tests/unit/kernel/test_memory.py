@@ -9,7 +9,7 @@ import pytest
 
 from allod.kernel.eviction import Resident
 from allod.kernel.memory import free_memory
-from allod.sdk.engine import CPU, ModelId
+from allod.sdk.engine import CPU, LoadPlan, ModelId
 
 MIB = 1 << 20
 _ALL_THAT_IS_SPARED = 512 * MIB
@@ -29,7 +29,8 @@ def limit(cgroup: Path, most: int | str, current: int, stat: str = "") -> None:
 
 
 def free(budget_mib: int = 0, resident_bytes: int = 0) -> int:
-    resident = [Resident(ModelId("m"), {CPU: resident_bytes}, False, False, 0)]
+    plan = LoadPlan(ModelId("m"), {CPU: resident_bytes}, context_tokens=1, pool_tokens=1, slots=1)
+    resident = [Resident(plan, False, False, 0)]
     return free_memory(budget_mib)(resident)[CPU]
 
 

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import pytest
 
-from allod.sdk.chat import Caller, ChatRequest, Run
+from allod.gateway.routes.health import build
+from allod.sdk.chat import Caller, ChatRequest, Purpose, Run
 from allod.sdk.engine import CPU, DeviceId, Engine, LoadPlan, ModelCard, ModelId
-from allod.sdk.errors import EngineFailed, LoadFailed
+from allod.sdk.errors import BadRequest, EngineFailed, LoadFailed
 from allod.sdk.extension import Extension
 from allod.sdk.stage import Ending, Phase, Stage
 from allod.sdk.stream import ChatEvent, ChoiceFinished, TextDelta, Usage
@@ -57,19 +58,25 @@ class LendingEngine:
         assert isinstance(run.request, ChatRequest)
         return Stream(run.request.last_user_text())
 
-    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int]) -> LoadPlan:
-        return LoadPlan(model, {CPU: 10}, 1000, pool_tokens=1000, slots=1)
+    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int], purpose: Purpose) -> LoadPlan:
+        return LoadPlan(
+            model, {CPU: 10}, 1000, pool_tokens=1000, slots=1, purpose=purpose, shared_bytes={CPU: 4}
+        )
 
     async def load(self, plan: LoadPlan, gone: Callable[[str], None]) -> None:
-        self.diary.append(f"load {plan.model}")
+        self.diary.append(_said("load", plan.model, plan.purpose))
         if plan.model == "stuck":
             raise RuntimeError(SECRET)
 
-    async def unload(self, model: ModelId) -> None:
-        self.diary.append(f"unload {model}")
+    async def unload(self, model: ModelId, purpose: Purpose) -> None:
+        self.diary.append(_said("unload", model, purpose))
 
-    def memory_bytes(self, model: ModelId) -> int:
+    def memory_bytes(self, model: ModelId, purpose: Purpose) -> int:
         return 10
+
+
+def _said(deed: str, model: str, purpose: Purpose) -> str:
+    return f"{deed} {model}" + (" in private" if purpose == "private" else "")
 
 
 class SecondEngine:
@@ -140,6 +147,43 @@ async def test_a_loadable_engine_of_an_extension_is_loaded_and_unloaded(tmp_path
         await answer(house, "small", "back")
         await house.host.disable("lending")
         assert extension.engine.diary[-3:] == ["unload small", "load small", "unload small"]
+
+
+async def test_a_private_chat_of_an_extension_has_a_worker_that_can_be_ended_alone(tmp_path: Path) -> None:
+    async with standing(tmp_path, [LENDING]) as house:
+        extension: Any = house.host.get("lending").extension
+        assert await answer(house, "small", "hello") == "hello"
+        request = ChatRequest(model="small", messages=[{"role": "user", "content": "hush"}])
+        opened = await extension.context.chat.open(request, purpose="private")
+        async with aclosing(opened.events()) as events:
+            assert "hush" in [event.text async for event in events if isinstance(event, TextDelta)]
+        models = extension.context.models
+        await models.unload(ModelId("small"), "private")
+        assert extension.engine.diary == ["load small", "load small in private", "unload small in private"]
+        assert (models.state("small"), models.state("small", "private")) == ("ready", "stopped")
+
+
+async def test_an_engine_that_does_not_count_says_so(tmp_path: Path) -> None:
+    async with standing(tmp_path, [LENDING]) as house:
+        request = ChatRequest(model="small", messages=[])
+        for asked in (house.models.count_tokens, house.models.apply_template):
+            with pytest.raises(BadRequest, match="'small' cannot be asked for its tokens"):
+                await asked(request)
+
+
+async def test_the_memory_of_a_model_is_that_of_its_workers_with_what_they_share_once(tmp_path: Path) -> None:
+    async with standing(tmp_path, [LENDING]) as house:
+        purposes: tuple[Purpose, ...] = ("chat", "private")
+        for purpose in purposes:
+            request = ChatRequest(model="small", messages=[{"role": "user", "content": "hello"}])
+            opened = await house.pipeline.open(Run(request, Caller(), "/test", purpose=purpose))
+            async with aclosing(opened.events()) as events:
+                assert [event async for event in events]
+        routes: list[Any] = build(house.models, house.metrics).routes
+        (numbers,) = [route.endpoint for route in routes if route.path == "/metrics"]
+        shown = (await numbers()).body.decode().splitlines()
+        # 10 and 10, less the 4 that both have
+        assert 'allod_model_memory_bytes{model="small"} 16.0' in shown
 
 
 async def test_the_first_engine_to_list_a_name_owns_it_and_the_other_is_told(

@@ -12,17 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allod.kernel.events import EventBus
-from allod.kernel.eviction import Resident
+from allod.kernel.eviction import Resident, taken
 from allod.kernel.metrics import Metrics
 from allod.kernel.scheduler import Scheduler
 from allod.kernel.seats import Need
-from allod.sdk.chat import Run
+from allod.sdk.chat import Purpose, Run
 from allod.sdk.engine import CPU, DeviceId, LoadableEngine, LoadPlan, ModelCard, ModelId
 from allod.sdk.errors import AllodError, ContextTooLong, EngineGone, LoadFailed, ModelTooLarge, QueueFull
 from allod.sdk.events import ModelStateChanged
 from allod.sdk.stream import ChatStream
 
 _SOON_S = 5
+CHAT: Purpose = "chat"
+PRIVATE: Purpose = "private"
 
 
 @dataclass
@@ -32,6 +34,7 @@ class DiaryEngine:
     slots: int = 2
     pool_tokens: int = 100
     size_bytes: int = 400
+    shared_bytes: int = 0
     name: str = "diary"
     diary: list[str] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
@@ -48,27 +51,37 @@ class DiaryEngine:
     def chat(self, run: Run) -> ChatStream:
         raise NotImplementedError
 
-    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int]) -> LoadPlan:
+    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int], purpose: Purpose) -> LoadPlan:
         return LoadPlan(
-            model, {CPU: self.size_bytes}, self.pool_tokens, pool_tokens=self.pool_tokens, slots=self.slots
+            model,
+            {CPU: self.size_bytes},
+            self.pool_tokens,
+            pool_tokens=self.pool_tokens,
+            slots=self.slots,
+            purpose=purpose,
+            shared_bytes={CPU: self.shared_bytes},
         )
 
     async def load(self, plan: LoadPlan, gone: Callable[[str], None]) -> None:
-        self.diary.append(f"load {plan.model}")
-        self.gone[plan.model] = gone
+        self.diary.append(f"load {_named(plan.model, plan.purpose)}")
+        self.gone[_named(plan.model, plan.purpose)] = gone
         await self.gate.wait()
         if self.failures:
             raise self.failures.pop(0)
 
-    async def unload(self, model: ModelId) -> None:
-        self.diary.append(f"unload {model}")
+    async def unload(self, model: ModelId, purpose: Purpose) -> None:
+        self.diary.append(f"unload {_named(model, purpose)}")
         if self.sulks:
             raise RuntimeError("/secret/path")
 
-    def memory_bytes(self, model: ModelId) -> int:
+    def memory_bytes(self, model: ModelId, purpose: Purpose) -> int:
         if self.sulks:
             raise RuntimeError("/secret/path")
         return 7
+
+
+def _named(model: str, purpose: Purpose) -> str:
+    return model if purpose == "chat" else f"{model}'"
 
 
 @dataclass
@@ -84,15 +97,18 @@ class Clock:
 class Lease:
     """A lease asked for in a task of its own, held until `leave`."""
 
-    def __init__(self, house: House, model: str, need: Need, keep_alive_s: float | None) -> None:
+    def __init__(
+        self, house: House, model: str, need: Need, keep_alive_s: float | None, purpose: Purpose
+    ) -> None:
         self.need = need
         self.plan: LoadPlan | None = None
         self._leaving = asyncio.Event()
         self._failing: Exception | None = None
-        self.task = asyncio.create_task(self._hold(house, model, keep_alive_s))
+        self.task = asyncio.create_task(self._hold(house, model, keep_alive_s, purpose))
 
-    async def _hold(self, house: House, model: str, keep_alive_s: float | None) -> None:
-        async with house.scheduler.lease(card(model), house.engine, self.need, keep_alive_s) as plan:
+    async def _hold(self, house: House, model: str, keep_alive_s: float | None, purpose: Purpose) -> None:
+        lease = house.scheduler.lease(card(model), house.engine, self.need, keep_alive_s, purpose)
+        async with lease as plan:
             self.plan = plan
             await self._leaving.wait()
             if self._failing is not None:
@@ -137,10 +153,10 @@ class House:
         self.metrics = Metrics()
 
         def free(resident: Sequence[Resident]) -> Mapping[DeviceId, int]:
-            return {CPU: memory_bytes - sum(r.bytes_by_device[CPU] for r in resident)}
+            return {CPU: memory_bytes - taken([r.plan for r in resident], CPU)}
 
         async def note(event: ModelStateChanged) -> None:
-            self.states.append(event.state)
+            self.states.append(event.state + ("'" if event.purpose == "private" else ""))
             if event.state == "stopped":
                 self.has_stopped_one.set()
 
@@ -165,21 +181,25 @@ class House:
         tokens: int = 10,
         measure: Callable[[], Awaitable[int]] | None = None,
         keep_alive_s: float | None = None,
+        purpose: Purpose = "chat",
     ) -> Lease:
         """Ask for a lease, and give the scheduler time for all that it can do at once."""
-        lease = Lease(self, model, Need(slots, tokens, measure), keep_alive_s)
+        lease = Lease(self, model, Need(slots, tokens, measure), keep_alive_s, purpose)
         await settle()
         return lease
 
-    async def use(self, model: str = "a", *, keep_alive_s: float | None = None) -> None:
-        await (await self.ask(model, keep_alive_s=keep_alive_s)).leave()
+    async def use(
+        self, model: str = "a", *, keep_alive_s: float | None = None, purpose: Purpose = "chat"
+    ) -> None:
+        await (await self.ask(model, keep_alive_s=keep_alive_s, purpose=purpose)).leave()
 
-    def row(self, model: str = "a") -> dict[str, object]:
-        (row,) = [row for row in self.scheduler.report() if row["model"] == model]
+    def row(self, model: str = "a", purpose: Purpose = "chat") -> dict[str, object]:
+        wanted = (model, purpose)
+        (row,) = [row for row in self.scheduler.report() if (row["model"], row["purpose"]) == wanted]
         return row
 
-    def state(self, model: str = "a") -> str:
-        return self.scheduler.state(ModelId(model))
+    def state(self, model: str = "a", purpose: Purpose = "chat") -> str:
+        return self.scheduler.state(ModelId(model), purpose)
 
 
 @asynccontextmanager
@@ -226,7 +246,7 @@ def test_the_diary_engine_is_a_loadable_engine() -> None:
 
 async def test_a_lease_loads_the_model_and_hands_over_its_plan(house: House) -> None:
     lease = await house.ask("a")
-    assert lease.plan == await house.engine.plan(ModelId("a"), {})
+    assert lease.plan == await house.engine.plan(ModelId("a"), {}, "chat")
     assert house.diary == ["load a"]
     assert house.states == ["starting", "ready", "busy"]
     await lease.leave()
@@ -486,6 +506,94 @@ async def test_a_model_that_left_by_itself_while_room_was_made_is_not_waited_for
     assert (wanting.is_held, back.is_held) == (True, False)
     await wanting.leave()
     assert back.is_held
+
+
+# a worker by purpose
+
+
+async def test_a_private_run_has_a_worker_of_its_own_and_does_not_wait_for_the_shared_one(
+    house: House,
+) -> None:
+    shared = await house.ask(tokens=100)
+    private = await house.ask(tokens=100, purpose="private")
+    assert (shared.is_held, private.is_held) == (True, True)
+    assert house.diary == ["load a", "load a'"]
+    assert house.states == ["starting", "ready", "busy", "starting'", "ready'", "busy'"]
+    assert private.plan is not None
+    assert private.plan.purpose == "private"
+    await shared.leave()
+    await private.leave()
+
+
+async def test_unloading_the_private_worker_leaves_the_shared_one_and_the_other_way_round(
+    house: House,
+) -> None:
+    for purpose in (CHAT, PRIVATE):
+        await house.use(purpose=purpose)
+    await house.scheduler.unload(ModelId("a"), PRIVATE)
+    assert (house.state(), house.state(purpose=PRIVATE)) == ("ready", "stopped")
+    await house.use(purpose=PRIVATE)
+    await house.scheduler.unload(ModelId("a"))
+    assert (house.state(), house.state(purpose=PRIVATE)) == ("stopped", "ready")
+    assert house.diary == ["load a", "load a'", "unload a'", "load a'", "unload a"]
+
+
+async def test_loading_by_hand_and_pinning_are_for_the_shared_worker(house: House) -> None:
+    await house.scheduler.load(card("a"), house.engine, pin=True)
+    await house.use(purpose=PRIVATE)
+    assert (house.row()["pinned"], house.row(purpose=PRIVATE)["pinned"]) == (True, False)
+    assert house.row()["unloads_in_s"] is None
+    assert house.row(purpose=PRIVATE)["unloads_in_s"] is not None
+
+
+async def test_each_worker_has_its_own_keep_alive(house: House) -> None:
+    await house.use()
+    lease = await house.ask(keep_alive_s=0, purpose=PRIVATE)
+    await lease.leave()
+    assert house.diary == ["load a", "load a'", "unload a'"]
+
+
+async def test_weights_that_both_map_are_planned_once(house: House) -> None:
+    house.engine.size_bytes, house.engine.shared_bytes = 700, 500  # of 1000
+    await house.use()
+    await house.use(purpose=PRIVATE)
+    assert house.diary == ["load a", "load a'"]
+    assert house.row(purpose=PRIVATE)["planned_bytes"] == 700
+    assert house.row(purpose=PRIVATE)["shared_bytes"] == 500
+
+
+async def test_where_both_do_not_fit_the_idle_shared_worker_makes_room(house: House) -> None:
+    house.engine.size_bytes = 700
+    await house.use()
+    await house.use(purpose=PRIVATE)
+    assert house.diary == ["load a", "unload a", "load a'"]
+
+
+async def test_a_private_worker_that_ends_by_itself_is_no_news_of_the_shared_one(house: House) -> None:
+    for purpose in (CHAT, PRIVATE):
+        await house.use(purpose=purpose)
+    house.engine.gone["a'"]("gone")
+    assert (house.state(), house.state(purpose=PRIVATE)) == ("ready", "failed")
+    await house.use(purpose=PRIVATE)
+    assert house.diary == ["load a", "load a'", "load a'"]
+
+
+async def test_the_numbers_of_a_model_are_those_of_all_its_workers(house: House) -> None:
+    leases = [await house.ask(tokens=100, purpose=purpose) for purpose in (CHAT, PRIVATE) for _ in range(2)]
+    numbers = house.metrics
+    assert numbers.running.labels("a")._value.get() == 2
+    assert numbers.waiting.labels("a")._value.get() == 2
+    assert numbers.loaded._value.get() == 1
+    for lease in leases:
+        await lease.leave()
+    assert numbers.running.labels("a")._value.get() == numbers.waiting.labels("a")._value.get() == 0
+
+
+async def test_closing_ends_both(house: House) -> None:
+    for purpose in (CHAT, PRIVATE):
+        await house.use(purpose=purpose)
+    await house.scheduler.close()
+    assert sorted(house.diary[2:]) == ["unload a", "unload a'"]
 
 
 # unloading

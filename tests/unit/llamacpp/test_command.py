@@ -123,6 +123,16 @@ def test_it_tells_of_no_request() -> None:
     assert flags(OPTIONS)["--verbosity"] == ["2"]
 
 
+def test_where_no_layer_goes_to_a_gpu_nothing_is_fitted() -> None:
+    """To see what fits, llama.cpp reads the vocabulary a second time, which takes up to a second."""
+    for layers, fits in ((-1, True), (0, False), (3, True)):
+        options = replace(OPTIONS, gpu_layers=layers)
+        assert parameters(options)["fit_params"] is fits
+        told = flags(options, NEEDED | OPTIONAL | SOMETIMES | {"--fit"})
+        assert told.get("--fit") == (None if fits else ["off"])
+        assert "--fit" not in flags(options)
+
+
 def test_a_loopback_port_comes_with_its_key() -> None:
     said = parameters(OPTIONS, Address("127.0.0.1", 5000, "key"))
     assert (said["hostnames"], said["port"], said["api_keys"]) == (["127.0.0.1"], 5000, ["key"])

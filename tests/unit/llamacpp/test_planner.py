@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from allod.extensions.llamacpp.catalog import Catalog, ModelFile, embedded_model
 from allod.extensions.llamacpp.gguf import Header
-from allod.extensions.llamacpp.planner import Wanted, cache_bytes, compute_bytes, plan_load
+from allod.extensions.llamacpp.planner import Wanted, cache_bytes, compute_bytes, mapped_bytes, plan_load
 from allod.sdk.engine import CPU
 from allod.sdk.errors import LoadFailed
 
@@ -133,6 +133,24 @@ def test_a_pool_that_is_wanted_is_never_smaller_than_one_context() -> None:
     plan = plan_load(a_file(), Wanted(pool_tokens=100), GIB)
     assert plan.pool_tokens == 4096
     assert "4096 tokens, not 100" in plan.reasons[0]
+
+
+def test_a_private_worker_has_a_context_for_one_unless_more_is_wanted() -> None:
+    plan = plan_load(a_file(), Wanted(slots=4, purpose="private"), GIB)
+    assert (plan.purpose, plan.pool_tokens, plan.slots, plan.reasons) == ("private", 4096, 4, ())
+    asked = plan_load(a_file(), Wanted(pool_tokens=9000, purpose="private"), GIB)
+    assert asked.pool_tokens == 9000
+
+
+def test_the_weights_are_shared_unless_a_worker_is_seen_to_have_copied_them() -> None:
+    file, wanted = a_file(size_bytes=900 * MIB), Wanted(cache_ram_bytes=256 * MIB)
+    plan = plan_load(file, wanted, GIB)
+    assert plan.shared_bytes == {CPU: 900 * MIB}
+    foreseen = plan.total_bytes - 900 * MIB - 256 * MIB
+    for own, mapped in ((0, 900), (foreseen, 900), (foreseen + 100 * MIB, 800), (foreseen + 2 * GIB, 0)):
+        assert mapped_bytes(file, wanted, plan, own) == mapped * MIB
+    second = plan_load(file, replace(wanted, purpose="private", most_shared_bytes=800 * MIB), GIB)
+    assert second.shared_bytes == {CPU: 800 * MIB}
 
 
 @pytest.mark.parametrize("file", [a_file(problem="the file is cut short"), a_file(None, problem="gone")])

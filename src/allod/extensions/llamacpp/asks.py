@@ -74,6 +74,13 @@ def template_input(request: ChatRequest, card: ModelCard) -> dict[str, Any]:
     }
 
 
+def shows_images(request: ChatRequest) -> bool:
+    """Whether a message has an image."""
+    contents = [message.get("content") for message in request.messages]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(part.get("type") == "image_url" for part in parts)
+
+
 def _checked(message: Message, number: int, card: ModelCard) -> Message:
     """A message in the form that templates know; images only where the model can see."""
     content = message.get("content")

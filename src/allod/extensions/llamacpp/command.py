@@ -92,6 +92,7 @@ def builtin_command(options: WorkerOptions, address: Address) -> list[str]:
         "endpoint_slots": True,
         "ui": False,
         "offline": True,
+        "fit_params": options.gpu_layers != 0,
         "warmup": False,
         "verbosity": _VERBOSITY,
         "sse_ping_interval": 3600,
@@ -144,6 +145,10 @@ def program_command(
     ]
     if options.gpu_layers >= 0:
         arguments.append(("--gpu-layers", str(options.gpu_layers)))
+    if (
+        options.gpu_layers == 0
+    ):  # then there is nothing to fit, and a vocabulary need not be read twice for it
+        arguments.append(("--fit", "off"))
     if address.port:
         arguments.append(("--port", str(address.port)))
     if address.key:
@@ -173,7 +178,15 @@ def program_command(
 
 # Flags that only make things better: a version without them works too.
 _OPTIONAL_FLAGS = frozenset(
-    {"--no-cache-idle-slots", "--kv-unified-per-slot", "--no-warmup", "--offline", "--slots", "--no-webui"}
+    {
+        "--no-cache-idle-slots",
+        "--kv-unified-per-slot",
+        "--no-warmup",
+        "--offline",
+        "--slots",
+        "--no-webui",
+        "--fit",
+    }
 )
 _FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 

@@ -1,35 +1,33 @@
-"""The engine: lists GGUF models, loads each into a worker of its own, and hands requests to it."""
+"""The engine: lists GGUF models, loads each into a worker of its own for each purpose, and hands requests to it."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.util
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from allod.extensions.llamacpp.asks import chat_stream, completion_stream, detokenized, template_input
+import psutil
+
+from allod.extensions.llamacpp.asks import chat_stream, completion_stream, shows_images, template_input
 from allod.extensions.llamacpp.catalog import Catalog, ModelFile
-from allod.extensions.llamacpp.command import (
-    WorkerOptions,
-    builtin_command,
-    known_flags,
-    program_command,
-    worker_environment,
-)
-from allod.extensions.llamacpp.planner import Wanted, plan_load
+from allod.extensions.llamacpp.counting import Counters
+from allod.extensions.llamacpp.launch import Launcher
+from allod.extensions.llamacpp.planner import Wanted, mapped_bytes, plan_load
 from allod.extensions.llamacpp.settings import LlamaCppSettings
 from allod.extensions.llamacpp.streams import ask_json
+from allod.extensions.llamacpp.vocabulary import vocabulary_file
 from allod.extensions.llamacpp.workers import Worker
-from allod.sdk.chat import ChatRequest, CompletionRequest, EmbeddingRequest, GenerateRequest, Run
+from allod.sdk.chat import ChatRequest, CompletionRequest, EmbeddingRequest, GenerateRequest, Purpose, Run
 from allod.sdk.context import Context
 from allod.sdk.engine import CPU, DeviceId, Embedding, LoadPlan, ModelCard, ModelId, Tokens
 from allod.sdk.errors import BadRequest, EngineGone, LoadFailed, UnsupportedParameter
-from allod.sdk.processes import Address, Walls
+from allod.sdk.events import ModelLoadProgressed
 from allod.sdk.stream import ChatStream
 
 _MIB = 1 << 20
@@ -37,16 +35,16 @@ _LONGEST_AUTOMATIC_CONTEXT = 8192
 
 
 class LlamaCppEngine:
-    """llama.cpp, one process for each loaded model."""
+    """llama.cpp, one process for each loaded model and purpose."""
 
     name = "llamacpp"
 
     def __init__(self, context: Context[LlamaCppSettings], catalog: Catalog, unwritable: Path) -> None:
         self._context = context
-        self._unwritable = unwritable
-        self._workers: dict[ModelId, Worker] = {}
+        self._launcher = Launcher(context, unwritable)
+        self._workers: dict[tuple[ModelId, Purpose], Worker] = {}
         self._watches: set[asyncio.Task[None]] = set()
-        self._known_flags: dict[Path, frozenset[str]] = {}
+        self.counters = Counters(self._start_counter)
         self.catalog = catalog
 
     # models
@@ -76,13 +74,13 @@ class LlamaCppEngine:
 
     # loading
 
-    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int]) -> LoadPlan:
+    async def plan(self, model: ModelId, free_bytes: Mapping[DeviceId, int], purpose: Purpose) -> LoadPlan:
         """What loading would take."""
-        return plan_load(self._file(model), self._wanted(model), free_bytes.get(CPU, 0))
+        return plan_load(self._file(model), self._wanted(model, purpose), free_bytes.get(CPU, 0))
 
-    def _wanted(self, model: ModelId) -> Wanted:
+    def _wanted(self, model: ModelId, purpose: Purpose) -> Wanted:
         settings = self._context.settings.for_model(model)
-        return Wanted(
+        wanted = Wanted(
             context_tokens=settings.context_tokens,
             pool_tokens=settings.pool_tokens,
             slots=settings.slots,
@@ -90,96 +88,80 @@ class LlamaCppEngine:
             cache_type_v=settings.cache_type_v,
             batch_tokens=self._context.settings.batch_tokens,
             cache_ram_bytes=self._context.settings.cache_ram_mib * _MIB,
+            purpose=purpose,
         )
+        others = [worker for worker in self._workers.values() if worker.model == model and worker.is_ready]
+        if others:
+            mapped = mapped_bytes(self._file(model), wanted, others[0].plan, others[0].own_bytes)
+            wanted = replace(wanted, most_shared_bytes=mapped)
+        return wanted
 
     async def load(self, plan: LoadPlan, gone: Callable[[str], None]) -> None:
         """Start a worker and wait until it has loaded the model."""
-        settings = self._context.settings
         file = self._file(plan.model)
-        options = self._options(plan, file)
-        command = await self._command(options)
-        child = await self._context.processes.spawn(repr(plan.model), command, self._walls(options, file))
-        worker = Worker(
-            child, plan, batch_tokens=options.batch_tokens, hang_timeout_s=settings.hang_timeout_s
-        )
-        self._workers[plan.model] = worker
+        worker = await self._launcher.model(plan, file)
+        key = (plan.model, plan.purpose)
+        self._workers[key] = worker
+        events = self._context.events
+
+        def progressed(progress: float) -> None:
+            worker.progress = progress
+            events.publish(ModelLoadProgressed(plan.model, progress, plan.purpose))
+
         try:
             await worker.start(
-                size_bytes=file.size_bytes, timeout_s=settings.load_timeout_s, events=self._context.events
+                timeout_s=self._context.settings.load_timeout_s,
+                watch=lambda rss_bytes: progressed(min(0.99, rss_bytes / max(1, file.size_bytes))),
             )
         except BaseException:
-            del self._workers[plan.model]
+            del self._workers[key]
             raise
+        progressed(1.0)
+        worker.own_bytes = _own_bytes(worker.child.pid)
         watch = asyncio.create_task(worker.watch(lambda reason: self._gone(worker, reason, gone)))
         self._watches.add(watch)
         watch.add_done_callback(self._watches.discard)
 
     def _gone(self, worker: Worker, reason: str, gone: Callable[[str], None]) -> None:
-        if self._workers.get(worker.model) is worker:  # else we ended it ourselves
-            del self._workers[worker.model]
+        key = (worker.model, worker.purpose)
+        if self._workers.get(key) is worker:  # else we ended it ourselves
+            del self._workers[key]
             gone(reason)
 
-    async def _command(self, options: WorkerOptions) -> Callable[[Address], Sequence[str]]:
-        program = self._context.settings.binary
-        if program is None:
-            return lambda address: builtin_command(options, address)
-        if program not in self._known_flags:
-            self._known_flags[program] = await known_flags(self._context.processes, program)
-        known = self._known_flags[program]
-        return lambda address: program_command(options, address, program, known)
+    async def _start_counter(self, file: ModelFile) -> Worker:
+        """A worker that counts for a model without loading it."""
+        folder = self._context.data_folder / "cache" / "vocabularies"
+        vocabulary = await asyncio.to_thread(vocabulary_file, file.path, folder)
+        worker = await self._launcher.counter(file, vocabulary)
+        try:
+            await worker.start(timeout_s=self._context.settings.load_timeout_s)
+        except LoadFailed:
+            vocabulary.unlink(missing_ok=True)  # should it be damaged, the next one is not
+            raise
+        return worker
 
-    def _options(self, plan: LoadPlan, file: ModelFile) -> WorkerOptions:
-        settings = self._context.settings
-        own = settings.for_model(plan.model)
-        embedding_only = "chat" not in file.card().capabilities
-        return WorkerOptions(
-            plan=plan,
-            model=file.path,
-            mmproj=file.mmproj,
-            lora=own.lora,
-            chat_template=own.chat_template,
-            pooling=own.embeddings,
-            embedding_only=embedding_only,
-            cache_type_k=own.cache_type_k,
-            cache_type_v=own.cache_type_v,
-            gpu_layers=own.gpu_layers,
-            threads=settings.threads,
-            # an encoder reads a whole input in one batch
-            batch_tokens=plan.context_tokens if embedding_only else settings.batch_tokens,
-            cache_ram_mib=settings.cache_ram_mib,
-            unwritable=self._unwritable,
-        )
+    async def close(self) -> None:
+        """End what counts; who has loaded models unloads them."""
+        await self.counters.close()
 
-    def _walls(self, options: WorkerOptions, file: ModelFile) -> Walls:
-        program = self._context.settings.binary
-        if program is None:
-            worker = Path(__file__).with_name("worker.py")
-            programs = [Path(sys.prefix), Path(sys.base_prefix), worker, *_packages()]
-        else:
-            programs = [program, program.resolve().parent, program.resolve().parent.parent / "lib"]
-            if _is_script(program):  # which needs its interpreter too
-                programs += [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[3]]
-        files = [*file.parts, file.path.resolve(), *options.lora]
-        files += [path for path in (options.mmproj, options.chat_template) if path is not None]
-        return Walls(read=(*programs, *files, options.unwritable), environment=worker_environment())
-
-    async def unload(self, model: ModelId) -> None:
-        """End the worker."""
-        worker = self._workers.pop(model, None)
+    async def unload(self, model: ModelId, purpose: Purpose) -> None:
+        """End the worker, and the one that counted for it."""
+        worker = self._workers.pop((model, purpose), None)
         if worker is not None:
             await worker.child.stop()
+        await self.counters.let_go(model, purpose)
 
-    def memory_bytes(self, model: ModelId) -> int:
+    def memory_bytes(self, model: ModelId, purpose: Purpose) -> int:
         """Resident bytes of the worker."""
-        worker = self._workers.get(model)
+        worker = self._workers.get((model, purpose))
         return worker.child.rss_bytes if worker else 0
 
-    def worker(self, model: ModelId) -> Worker | None:
+    def worker(self, model: ModelId, purpose: Purpose) -> Worker | None:
         """The running worker of a model, if there is one."""
-        return self._workers.get(model)
+        return self._workers.get((model, purpose))
 
-    def _running(self, model: ModelId) -> Worker:
-        worker = self._workers.get(model)
+    def _running(self, model: ModelId, purpose: Purpose) -> Worker:
+        worker = self._workers.get((model, purpose))
         if worker is None:
             raise EngineGone(f"The worker of {model!r} has ended.", reached=False)
         return worker
@@ -197,7 +179,7 @@ class LlamaCppEngine:
         card, request = _of(run), run.request
 
         def worker() -> Worker:
-            return self._running(card.id)
+            return self._running(card.id, run.purpose)
 
         if isinstance(request, GenerateRequest):
             biased = [int(name) for name in request.parameters.get("logit_bias") or () if name.isdigit()]
@@ -222,7 +204,7 @@ class LlamaCppEngine:
         for given in request.inputs:
             if not isinstance(given, str):
                 self._check_ids(card.id, given, "input")
-        worker = self._running(card.id)
+        worker = self._running(card.id, run.purpose)
         vectors = []
         async with worker.working():
             for text in request.inputs:
@@ -239,20 +221,21 @@ class LlamaCppEngine:
     async def count_tokens(self, run: Run) -> int:
         """Tokens of the prompt that the model would read."""
         card, request = _of(run), run.request
-        worker = self._running(card.id)
-        if isinstance(request, CompletionRequest):
-            if not isinstance(request.prompt, str):
-                return len(request.prompt)
-            return len((await self.tokenize(worker.model, request.prompt, special=True, pieces=False)).ids)
-        assert isinstance(request, ChatRequest)
-        asked = template_input(request, card)
-        count: int = (await ask_json(worker, "/v1/chat/completions/input_tokens", asked))["input_tokens"]
-        return count
+        if isinstance(request, ChatRequest):
+            asked = self._template_input(run, request)
+            answer = await self._ask(card.id, run.purpose, "/v1/chat/completions/input_tokens", asked)
+            count: int = answer["input_tokens"]
+            return count
+        assert isinstance(request, CompletionRequest)
+        if not isinstance(request.prompt, str):
+            return len(request.prompt)
+        asked = {"content": request.prompt, "add_special": True, "parse_special": True}
+        return len((await self._ask(card.id, run.purpose, "/tokenize", asked))["tokens"])
 
     async def tokenize(self, model: ModelId, text: str, *, special: bool, pieces: bool) -> Tokens:
         """Token ids of a text."""
         asked = {"content": text, "add_special": special, "parse_special": True, "with_pieces": pieces}
-        tokens = (await ask_json(self._running(model), "/tokenize", asked))["tokens"]
+        tokens = (await self._ask(model, "chat", "/tokenize", asked))["tokens"]
         if not pieces:
             return Tokens(tokens)
         return Tokens([token["id"] for token in tokens], [token["piece"] for token in tokens])
@@ -260,7 +243,40 @@ class LlamaCppEngine:
     async def detokenize(self, model: ModelId, ids: Sequence[int]) -> str:
         """The text of token ids."""
         self._check_ids(model, ids, "tokens")
-        return await detokenized(self._running(model), ids)
+        text: str = (await self._ask(model, "chat", "/detokenize", {"tokens": list(ids)}))["content"]
+        return text
+
+    async def apply_template(self, run: Run) -> str:
+        """The prompt that the chat template makes of the run's messages."""
+        card, request = _of(run), run.request
+        assert isinstance(request, ChatRequest)
+        asked = self._template_input(run, request)
+        prompt: str = (await self._ask(card.id, run.purpose, "/apply-template", asked))["prompt"]
+        return prompt
+
+    def _template_input(self, run: Run, request: ChatRequest) -> dict[str, Any]:
+        card = _of(run)
+        if shows_images(request) and self._ready(card.id, run.purpose) is None:
+            raise BadRequest(
+                f"What an image takes is known only while {card.id!r} is in memory.",
+                fix="Load the model, or count the text alone.",
+                param="messages",
+            )
+        return template_input(request, card)
+
+    async def _ask(self, model: ModelId, purpose: Purpose, path: str, body: dict[str, Any]) -> Any:
+        """What needs no weights: from the model's worker, which answers in mid-batch too, where there is one."""
+        worker = self._ready(model, purpose)
+        if worker is not None:
+            with suppress(EngineGone):  # unloaded in this moment, which matters nothing
+                async with worker.counting:
+                    return await ask_json(worker, path, body)
+        async with self.counters.lent(self._file(model), purpose) as counter, counter.counting:
+            return await ask_json(counter, path, body)
+
+    def _ready(self, model: ModelId, purpose: Purpose) -> Worker | None:
+        worker = self._workers.get((model, purpose))
+        return worker if worker is not None and worker.is_ready else None
 
     def _check_ids(self, model: ModelId, ids: Sequence[int], param: str) -> None:
         header = self._file(model).header
@@ -273,24 +289,14 @@ class LlamaCppEngine:
                     param=param,
                 )
 
-    async def apply_template(self, run: Run) -> str:
-        """The prompt that the chat template makes of the run's messages."""
-        card, request = _of(run), run.request
-        assert isinstance(request, ChatRequest)
-        asked = template_input(request, card)
-        prompt: str = (await ask_json(self._running(card.id), "/apply-template", asked))["prompt"]
-        return prompt
 
-
-def _packages() -> list[Path]:
-    """Where llama.cpp is installed: not always in this environment (`pip --user`, one that sees another's packages)."""
-    found = importlib.util.find_spec("xllamacpp")
-    return [Path(found.origin).parents[1]] if found is not None and found.origin else []
-
-
-def _is_script(program: Path) -> bool:
-    with program.open("rb") as file:
-        return file.read(2) == b"#!"
+def _own_bytes(pid: int) -> int:
+    """Resident bytes of a process that no other can share; all, where the system does not say."""
+    try:
+        memory = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def _of(run: Run) -> ModelCard:

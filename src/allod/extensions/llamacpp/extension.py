@@ -30,6 +30,10 @@ class LlamaCpp(Extension[LlamaCppSettings]):
         self._engine = LlamaCppEngine(self.context, catalog, unwritable)
         await asyncio.to_thread(catalog.scan)
 
+    async def stop(self) -> None:
+        """End what counts tokens; the models themselves are unloaded before."""
+        await self._engine.close()
+
     def _catalog(self) -> Catalog:
         settings = self.context.settings
         data = self.context.data_folder
@@ -44,6 +48,7 @@ class LlamaCpp(Extension[LlamaCppSettings]):
         """Look in the places that are now set. What is loaded stays as it is until it is loaded again."""
         self._engine.catalog = self._catalog()
         await asyncio.to_thread(self._engine.catalog.scan)
+        await self._engine.counters.renew()  # there may be another template, or another program
 
     def engines(self) -> Sequence[Engine]:
         """The one engine."""

@@ -24,7 +24,7 @@ _VERSIONS: Final = (2, 3)
 _BIG_ENDIAN_VERSIONS: Final = (1 << 24, 2 << 24, 3 << 24)
 _WINDOW_BYTES: Final = 1 << 20
 _LONGEST_HEADER: Final = 256 << 20
-_LONGEST_KEY: Final = 65535
+LONGEST_KEY: Final = 65535
 _LONGEST_TEXT: Final = 1 << 20
 _MOST_PAIRS: Final = 1 << 16
 _MOST_TENSORS: Final = 1 << 17
@@ -32,7 +32,7 @@ _MOST_BLOCKS: Final = 4096
 _MOST_DIMENSIONS: Final = 4
 _LARGEST_COUNT: Final = 1 << 31
 
-_U32: Final = struct.Struct("<I")
+U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _U32_U64: Final = struct.Struct("<IQ")
 _STRING: Final = 8
@@ -188,8 +188,8 @@ def read_header(path: Path) -> Header:
     if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait forever
         raise DamagedFile("it is not a regular file")
     with path.open("rb") as file:
-        source = _Source(file, os.fstat(file.fileno()).st_size)
-        pairs, tensors = _counts(source)
+        source = Source(file, os.fstat(file.fileno()).st_size)
+        pairs, tensors = counts(source)
         values = _read_values(source, pairs)
         elements_by_type = _check_tensors(source, tensors, _alignment(values))
     return _header(values, elements_by_type)
@@ -225,7 +225,7 @@ def _row_bytes(elements: int, cache_type: str) -> int:
     return -(-elements // block) * size
 
 
-class _Source:
+class Source:
     """A file, read front to back through a window, never past its end."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -293,13 +293,13 @@ class _Source:
             raise DamagedFile("the file says that its header is larger than 256 MiB, which none is")
 
 
-def _counts(source: _Source) -> tuple[int, int]:
+def counts(source: Source) -> tuple[int, int]:
     """How many key-value pairs and tensors follow."""
     if source.size == 0:
         raise DamagedFile("the file is empty")
     if source.take(min(4, source.size)) != _MAGIC:
         raise DamagedFile("it is no GGUF file: it does not begin with the letters GGUF")
-    version = source.number(_U32)
+    version = source.number(U32)
     if version in _BIG_ENDIAN_VERSIONS:
         raise DamagedFile("it is a big-endian GGUF file, made for another kind of machine")
     if version not in _VERSIONS:
@@ -310,17 +310,18 @@ def _counts(source: _Source) -> tuple[int, int]:
     return pairs, tensors
 
 
-def _read_values(source: _Source, pairs: int) -> dict[str, Value]:
+def _read_values(source: Source, pairs: int) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for _ in range(pairs):
-        key = source.text(_LONGEST_KEY)
-        value = _read_value(source, key, source.number(_U32))
+        key = source.text(LONGEST_KEY)
+        value = read_value(source, key, source.number(U32))
         if value is not None and len(key) < 256:
             values[key] = value
     return values
 
 
-def _read_value(source: _Source, key: str, kind: int) -> Value | None:
+def read_value(source: Source, key: str, kind: int) -> Value | None:
+    """A value, or how long a list is; None where it is not kept. It is read to its end in any case."""
     if kind in _SCALARS:
         scalar: int | float = source.number(_SCALARS[kind])
         return scalar
@@ -334,7 +335,7 @@ def _read_value(source: _Source, key: str, kind: int) -> Value | None:
     raise DamagedFile(f"its value {key[:60]!r} is of the unknown type {kind}")
 
 
-def _read_array(source: _Source, key: str) -> Value:
+def _read_array(source: Source, key: str) -> Value:
     """The numbers where they are kept, else how many elements there are."""
     kind, length = _U32_U64.unpack(source.take(_U32_U64.size))
     count: int = length
@@ -358,13 +359,13 @@ def _alignment(values: Mapping[str, Value]) -> int:
     return alignment
 
 
-def _check_tensors(source: _Source, tensors: int, alignment: int) -> Counter[str]:
+def _check_tensors(source: Source, tensors: int, alignment: int) -> Counter[str]:
     """Elements by tensor type. Raises DamagedFile where the file ends before its last tensor does."""
     elements_by_type: Counter[str] = Counter()
     end = 0
     for _ in range(tensors):
-        name = source.text(_LONGEST_KEY)
-        dimensions = source.number(_U32)
+        name = source.text(LONGEST_KEY)
+        dimensions = source.number(U32)
         if dimensions > _MOST_DIMENSIONS:
             raise DamagedFile(f"its tensor {name[:60]!r} has {dimensions} dimensions")
         shape = [source.number(_U64) for _ in range(dimensions)]

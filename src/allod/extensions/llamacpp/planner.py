@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from allod.extensions.llamacpp.catalog import ModelFile
 from allod.extensions.llamacpp.gguf import Header, kv_bytes_per_token, window_bytes_per_token
+from allod.sdk.chat import Purpose
 from allod.sdk.engine import CPU, LoadPlan, ModelId
 from allod.sdk.errors import LoadFailed
 
@@ -29,6 +30,9 @@ class Wanted:
     cache_type_v: str = "f16"
     batch_tokens: int = 512
     cache_ram_bytes: int = 0
+    purpose: Purpose = "chat"
+    most_shared_bytes: int = sys.maxsize
+    """See `mapped_bytes`, of a worker of this model that is there already."""
 
 
 def plan_load(file: ModelFile, wanted: Wanted, free_bytes: int) -> LoadPlan:
@@ -36,8 +40,9 @@ def plan_load(file: ModelFile, wanted: Wanted, free_bytes: int) -> LoadPlan:
 
     One request may use `context_tokens`: what is wanted, but never more than the model was trained for. All that
     run at once share a pool. An automatic pool gives each slot a whole context where that takes at most 5 % of
-    `free_bytes`, else what 5 % hold, but never less than one context.
+    `free_bytes`, else what 5 % hold, but never less than one context; that of a private worker is one context.
     Memory = weights (mapped) and projector + key-value pool + state of recurrent layers + prompt cache + buffers.
+    Weights that are mapped are in memory once for all workers of the model.
     Whether it fits is for the scheduler to decide.
 
     Raises LoadFailed for a file that has a problem.
@@ -58,7 +63,26 @@ def plan_load(file: ModelFile, wanted: Wanted, free_bytes: int) -> LoadPlan:
         + _PROCESS_BYTES
         + _VOCABULARY_ENTRY_BYTES * header.vocabulary_tokens
     )
-    return LoadPlan(ModelId(file.id), {CPU: size}, context, pool, wanted.slots, tuple(reasons))
+    shared = min(file.size_bytes, wanted.most_shared_bytes)
+    return LoadPlan(
+        ModelId(file.id),
+        {CPU: size},
+        context,
+        pool,
+        wanted.slots,
+        tuple(reasons),
+        wanted.purpose,
+        {CPU: shared},
+    )
+
+
+def mapped_bytes(file: ModelFile, wanted: Wanted, plan: LoadPlan, own_bytes: int) -> int:
+    """Bytes of the weights that a worker uses as they are mapped; `own_bytes` is what it took for itself, just loaded.
+
+    The rest it has copied: llama.cpp repacks weights of some types (Q4_0, Q4_K and others) for the processor.
+    """
+    foreseen = plan.total_bytes - file.size_bytes - wanted.cache_ram_bytes
+    return max(0, file.size_bytes - max(0, own_bytes - foreseen))
 
 
 def cache_bytes(header: Header, wanted: Wanted, pool_tokens: int) -> int:
@@ -103,7 +127,8 @@ def _pool(header: Header, wanted: Wanted, context: int, free_bytes: int, reasons
                 f"The shared context is {context} tokens, not {wanted.pool_tokens}: one request may use all."
             )
         return max(context, wanted.pool_tokens)
-    whole = wanted.slots * context
+    # a private worker is for the few words of one user: what more context would take, the shared one needs
+    whole = context if wanted.purpose == "private" else wanted.slots * context
     budget = max(0, free_bytes) // _POOL_SHARE
     fitting = bisect_right(range(whole + 1), budget, key=lambda pool: cache_bytes(header, wanted, pool)) - 1
     pool = min(whole, max(context, fitting))

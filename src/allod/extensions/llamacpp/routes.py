@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from allod.extensions.llamacpp.engine import LlamaCppEngine
+from allod.sdk.chat import Purpose
 from allod.sdk.context import Models
 from allod.sdk.duration import seconds
 from allod.sdk.engine import ModelCard, ModelId
@@ -82,6 +83,7 @@ def build(engine: LlamaCppEngine, models: Models) -> APIRouter:
         card = await own(model)
         await asyncio.to_thread(engine.catalog.remove, card.id)
         await models.unload(card.id)
+        await models.unload(card.id, "private")
         await models.cards()
 
     @router.post("/models/{model:path}/load")
@@ -103,9 +105,9 @@ def build(engine: LlamaCppEngine, models: Models) -> APIRouter:
         """What is in memory or was: state, plan, memory, who runs and waits."""
         rows = []
         for row in models.report():
-            worker = engine.worker(ModelId(str(row["model"])))
+            worker = engine.worker(ModelId(str(row["model"])), cast(Purpose, row["purpose"]))
             own_facts = worker.report() if worker else {"pid": None, "progress": 0.0, "walls": {}}
-            rows.append({**row, "purpose": "chat", **own_facts})
+            rows.append({**row, **own_facts})
         return {"workers": rows}
 
     return router

@@ -11,12 +11,14 @@ from typing import Any
 
 from allod.sdk.engine import LoadPlan
 from allod.sdk.errors import EngineGone, LoadFailed
-from allod.sdk.events import Events, ModelLoadProgressed
 from allod.sdk.processes import ByteStream, Child, HttpClient
 
 _UNMEASURED_TOKEN_S = 0.5  # before a batch was seen: 2 tokens a second, slower than anything of use
 _BATCH_MARGIN = 8  # times the slowest batch seen
 _LOOKS_PER_TIMEOUT = 12
+_COUNTS_AT_ONCE = (
+    4  # each holds one of its few HTTP threads for seconds after, and it takes little to keep all cores busy
+)
 _END_TAKES_S = 2
 
 # What llama.cpp prints -> what it means. Its own words are never shown: they hold paths.
@@ -43,6 +45,9 @@ class Worker:
         self.child = child
         self.plan = plan
         self.model = plan.model
+        self.purpose = plan.purpose
+        self.is_ready = False
+        self.own_bytes = 0
         self.progress = 0.0
         self.running = 0
         self._batch_tokens = batch_tokens
@@ -51,6 +56,7 @@ class Worker:
         self._slowest_batch_s: float | None = None
         self._ended_by_us = ""
         self._emptying = asyncio.Lock()
+        self.counting = asyncio.Semaphore(_COUNTS_AT_ONCE)
         self._log = logging.getLogger("allod.llamacpp")
 
     @property
@@ -58,13 +64,8 @@ class Worker:
         """The client of its socket."""
         return self.child.http
 
-    async def start(self, *, size_bytes: int, timeout_s: float, events: Events) -> None:
-        """Wait until the model is loaded, and tell how far it is. Raises LoadFailed, with the worker ended."""
-
-        def watch(rss_bytes: int) -> None:
-            self.progress = min(0.99, rss_bytes / max(1, size_bytes))
-            events.publish(ModelLoadProgressed(self.model, self.progress))
-
+    async def start(self, *, timeout_s: float, watch: Callable[[int], None] | None = None) -> None:
+        """Wait until it has loaded; `watch` hears of its memory meanwhile. Raises LoadFailed, with the worker ended."""
         try:
             await self.child.ensure_ready(deadline_s=timeout_s, watch=watch)
         except EngineGone:
@@ -79,8 +80,7 @@ class Worker:
         except BaseException:
             await self.child.stop(0)
             raise
-        self.progress = 1.0
-        events.publish(ModelLoadProgressed(self.model, 1.0))
+        self.is_ready = True
 
     async def _why(self) -> str:
         ended = await self.child.wait()

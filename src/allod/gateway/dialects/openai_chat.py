@@ -127,13 +127,17 @@ class ChatBody(Body):
     function_call: Literal["none", "auto"] | NamedFunction | None = None
     reasoning_effort: str | None = None
     user: str | None = None
+    store: Annotated[
+        bool | None,
+        Field(description="Keep the conversation in a thread, whose id the answer carries (`allod.thread`)."),
+    ] = None
     return_progress: bool | None = None
     keep_alive: float | str | None = None
 
 
 _OURS = (
     *("model", "messages", "stream", "n", "max_tokens", "max_completion_tokens", "seed"),
-    *("keep_alive", "return_progress", "functions", "function_call"),
+    *("keep_alive", "return_progress", "functions", "function_call", "store"),
 )
 
 
@@ -146,6 +150,7 @@ class Shape:
     top_logprobs: int
     is_seed_drawn: bool
     server_tools: tuple[str, ...] = ()
+    store: bool = False
 
 
 def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
@@ -185,6 +190,7 @@ def parse(body: dict[str, Any]) -> tuple[ChatRequest, Shape]:
         top_logprobs=checked.top_logprobs or 0,
         is_seed_drawn=not seed_of(checked.seed),
         server_tools=server_tools,
+        store=bool(checked.store),
     )
     return request, shape
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
@@ -35,8 +39,20 @@ def build(models: Models | None, metrics: Metrics) -> APIRouter:
     @router.get("/metrics", response_class=Response)
     async def numbers() -> Response:
         """All metrics, in Prometheus' text format."""
-        for row in models.report() if models is not None else ():
-            metrics.memory.labels(str(row["model"])).set(float(str(row["memory_bytes"])))
+        for model, taken in _memory_by_model(models.report() if models is not None else ()).items():
+            metrics.memory.labels(model).set(taken)
         return Response(metrics.text(), media_type=metrics.content_type)
 
     return router
+
+
+def _memory_by_model(report: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Bytes of all workers of each model; what they share counts once."""
+    rows: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in report:
+        rows[row["model"]].append(row)
+    return {
+        model: sum(row["memory_bytes"] for row in each)
+        - sum(sorted(row["shared_bytes"] for row in each)[:-1])
+        for model, each in rows.items()
+    }

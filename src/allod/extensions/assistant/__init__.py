@@ -1,0 +1,1 @@
+"""The user's assistants: how a model is to answer, and with what."""
