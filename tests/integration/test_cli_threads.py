@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from allod.cli.failures import Exit
-from allod.testing.server import RunningServer, running_server
+from allod.testing.server import RunningServer, free_port, running_server
 from tests.command_line import COMMAND, Terminal, allod, at_terminal, environment, lines, refused, told
 from tests.conftest import MODEL
 from tests.http_client import busy_slots, get, post, request, wait_until, workers
@@ -222,6 +223,30 @@ def test_an_answer_outlives_the_terminal_and_is_taken_up(house: RunningServer) -
         terminal.sees("> ")
         says(terminal, "/set", "max_tokens = 4000")
         leaves(terminal)
+
+
+def test_a_chat_outlives_its_server(tmp_path: Path) -> None:
+    home, port = tmp_path / "home", free_port()
+    with running_server(home, port=port) as first, chatting(first, *ENDLESS) as terminal:
+        terminal.sees("> ")
+        terminal.types("Sing.\r")
+        terminal.sees("la la la")
+        workers_left = first.descendants()
+        first.process.kill()
+        first.process.wait()
+        psutil.wait_procs(workers_left, timeout=20)  # they end with it
+        with running_server(home, port=port) as second:
+            terminal.sees("The answer was interrupted")
+            terminal.sees("> ")
+            (question, answer) = spoken(second, get(second, f"{C}/threads").json["threads"][0]["id"])
+            assert (question[1], answer[2]) == ("Sing.", "interrupted")
+            terminal.types("/continue\r")
+            terminal.sees("la la la")
+            terminal.types("\x03")
+            terminal.sees("(stopped)")
+            whole = spoken(second, get(second, f"{C}/threads").json["threads"][0]["id"])[-1][1]
+    assert whole.startswith(answer[1])
+    assert len(whole) > len(answer[1])
 
 
 def test_an_assistant_answers_and_can_be_changed(house: RunningServer) -> None:

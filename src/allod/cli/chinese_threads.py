@@ -45,7 +45,7 @@ THREADS = {
     "Answers of this model only.": "只限这个模型的回答。",
     "What this side said: user or assistant.": "只限这一方说的：user 或 assistant。",
     "In this conversation only.": "只在这个对话中。",
-    "From this day on: 2026-03-01.": "从这一天起：2026-03-01。",
+    "From this day on: YYYY-MM-DD.": "从这一天起：YYYY-MM-DD。",
     "Up to this day, it included.": "到这一天为止（含当天）。",
     # lists and messages
     "MESSAGES": "消息",
@@ -124,7 +124,7 @@ THREADS = {
     ),
     "A conversation is in the archive or in the trash.": "对话要么在归档里，要么在回收站里。",
     "{day} is not a day.": "{day} 不是日期。",
-    "Write it like 2026-03-01.": "请写成 2026-03-01。",
+    "Write it as YYYY-MM-DD.": "请写成 YYYY-MM-DD。",
     "What is to be exported?": "要导出什么？",
     "Write `allod threads export ID [FILE]`, or `allod threads export --all [FILE]`.": (
         "请写 `allod threads export ID [FILE]` 或 `allod threads export --all [FILE]`。"

@@ -143,10 +143,14 @@ def _show_state(data: dict[str, Any], answer: Answer, waiting: Waiting) -> None:
 
 
 def _rest(whole: str, known: str) -> str:
-    """What of a message has not come yet. A run that goes on with a message knows nothing of its beginning."""
-    if whole.startswith(known):
+    """What of a message has not come yet. A run that goes on with a message knows nothing of its beginning.
+
+    Nothing where more had come than was kept when the server ended.
+    """
+    if not known or whole.startswith(known):
         return whole[len(known) :]
-    return whole.rpartition(known)[2]
+    _, found, rest = whole.rpartition(known)
+    return rest if found else ""
 
 
 def _settle(answer: Answer, data: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ def search(
         str | None, typer.Option("--thread", metavar="ID", help=say("In this conversation only."))
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="DAY", help=say("From this day on: 2026-03-01."))
+        str | None, typer.Option("--since", metavar="DAY", help=say("From this day on: YYYY-MM-DD."))
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="DAY", help=say("Up to this day, it included."))
@@ -90,7 +90,7 @@ def _day(day: str) -> float:
     except (ValueError, OverflowError) as error:
         raise Failure(
             say("{day} is not a day.", day=repr(day)),
-            fix=say("Write it like 2026-03-01."),
+            fix=say("Write it as YYYY-MM-DD."),
             exit_code=Exit.USAGE,
         ) from error
 

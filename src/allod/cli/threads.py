@@ -58,7 +58,7 @@ def list_threads(
         if json:
             show_json(found)
             return
-        titles = [_title(client, thread) for thread in found["threads"]]
+        titles = [_title(thread) for thread in found["threads"]]
     if not found["threads"]:
         note(say("There is no such conversation. `allod chat` begins one."))
         return
@@ -88,20 +88,9 @@ def _marks(thread: dict[str, Any]) -> str:
     return ", ".join(mark for mark in marks if mark)
 
 
-def _title(client: Any, thread: dict[str, Any]) -> str:
+def _title(thread: dict[str, Any]) -> str:
     """The title, or the first words where there is none yet."""
-    from allod.cli.messages import text_of
-
-    if thread["title"] or not thread["messages"]:
-        return str(thread["title"])
-    try:
-        outline = client.request("GET", thread_path(thread["id"], "/outline"))["outline"]
-        first = client.request("GET", thread_path(thread["id"], f"/messages/{outline[0]['id']}"))
-    except Failure as failure:
-        if failure.exit_code is not Exit.NOT_FOUND:  # it was deleted meanwhile
-            raise
-        return ""
-    words = " ".join(text_of(first["parts"]).split())
+    words = str(thread["title"]) or " ".join(thread["opening"].split())
     return words if len(words) <= _FIRST_WORDS else f"{words[:_FIRST_WORDS].rstrip()}…"
 
 

@@ -105,7 +105,7 @@ class OwnBlobs:
         """The key that seals this file and nothing else, and what is bound to its chunks."""
         if len(key) != KEY_BYTES:
             raise ValueError(f"a key of {KEY_BYTES} bytes is needed, not of {len(key)}")
-        return crypto.authenticate(key, id.encode()), f"allod blob 1/{self._owner}/{id}/".encode()
+        return crypto.authenticate(key, id.encode()), f"allod/blob/1/{self._owner}/{id}/".encode()
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

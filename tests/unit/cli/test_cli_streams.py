@@ -96,3 +96,40 @@ def test_an_event_is_one_line_that_steers_no_terminal() -> None:
     clock = time.strftime("%H:%M:%S", time.localtime(at))
     assert told == f'{clock} notes JobProgressed job="a\\u001b[31m\\nb" done=1.5 names=["ü"]'
     assert "\n" not in line(SentEvent("", "No\x1bName", {}))
+
+
+def test_a_server_that_was_started_anew_is_asked_with_its_new_key() -> None:
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            key = self.headers["Authorization"].removeprefix("Bearer ")
+            asked.append(key)
+            body = b'{"let": "in"}' if key == "new" else b"{}"
+            self.send_response(200 if key == "new" else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            client = Client(url, "old", new_key=lambda: "new")
+            assert client.request("GET", "/a") == client.request("GET", "/b") == {"let": "in"}
+            for stubborn in (
+                Client(url, "old", new_key=lambda: "old"),
+                Client(url, "old"),
+                Client(url, "x", new_key=str),
+            ):
+                with pytest.raises(Failure) as caught:
+                    stubborn.request("GET", "/a")
+                assert caught.value.exit_code == Exit.NOT_ALLOWED
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked == ["old", "new", "new", "old", "old", "x"]

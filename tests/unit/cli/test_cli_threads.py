@@ -77,6 +77,7 @@ def test_marks_are_words() -> None:
         ("abc", "ab", "c"),
         ("abc", "abc", ""),
         ("old new", "n", "ew"),
+        ("One, tw", "One, two", ""),
         ("la la la", "la", " la la"),
     ],
 )

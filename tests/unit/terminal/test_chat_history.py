@@ -50,7 +50,7 @@ def keyboard() -> Iterator[PipeInput]:
 def enter(keeper: Client | None, *typed: str) -> list[str]:
     """Type into a new line editor, one entry after another, and return what it hands on."""
     with keyboard() as keys:
-        lines = edited_lines(["/help"], list, keeper)
+        lines = edited_lines(["/help"], {}, keeper)
         entered = []
         for text in typed:  # not all at once: keys that wait for the editor come before its history
             keys.send_text(f"{text}\r")
@@ -132,7 +132,7 @@ def test_a_server_that_has_gone_disturbs_nobody(house: House) -> None:
 def test_a_server_that_goes_in_mid_chat_disturbs_nobody(house: House) -> None:
     with contextlib.ExitStack() as server, keyboard() as keys:
         url = server.enter_context(kept_in(house))
-        lines = edited_lines([], list, Client(url))
+        lines = edited_lines([], {}, Client(url))
         keys.send_text("before\r")
         assert next(lines) == "before"
         assert kept(url) == ["before"]
@@ -156,5 +156,5 @@ def test_a_chat_keeps_what_it_may(
         enter(Client(url), "earlier")
         with keyboard() as keys:
             keys.send_text("/stats\r/exit\r")
-            chat(url=url, no_history=no_history)
+            chat(url=url, no_history=no_history, keep=False)
         assert kept(url) == expected

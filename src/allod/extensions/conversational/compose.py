@@ -221,7 +221,7 @@ class _Told:
         """As a model reads them. The summary changes with the cut only, so it stands before the first turn; what
         changes with each question stands behind the last: what lies between is read from the cache.
         """
-        told = [each for turn in self._turns for each in _said(turn, self.images)]
+        told = _in_turn([each for turn in self._turns for each in _said(turn, self.images)])
         if self.has_summary:
             told[0] = _with_text(told[0], lambda text: _SUMMARY.format(summary=self._summary, text=text))
         if self.passages:
@@ -229,6 +229,23 @@ class _Told:
             listed = "\n".join(f"- {passage.text}" for passage in self.passages)
             told[last] = _with_text(told[last], lambda text: _RECALLED.format(text=text, passages=listed))
         return told
+
+
+def _in_turn(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Questions that nothing was answered to are joined with the next one: many templates take no two in a row."""
+    found: list[ChatMessage] = []
+    for message in messages:
+        before = found[-1] if found else None
+        if (
+            before is not None
+            and before["role"] == message["role"] == "user"
+            and isinstance(before["content"], str)
+            and isinstance(message["content"], str)
+        ):
+            found[-1] = {**message, "content": f"{before['content']}\n\n{message['content']}"}
+        else:
+            found.append(message)
+    return found
 
 
 def _with_text(message: ChatMessage, change: Callable[[str], str]) -> ChatMessage:

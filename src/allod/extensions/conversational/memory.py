@@ -6,8 +6,16 @@ import secrets
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
-from allod.extensions.conversational.parts import blobs_of
-from allod.extensions.conversational.records import Attachment, Message, Outline, Queued, RunRecord, Thread
+from allod.extensions.conversational.parts import blobs_of, text_of
+from allod.extensions.conversational.records import (
+    OPENING,
+    Attachment,
+    Message,
+    Outline,
+    Queued,
+    RunRecord,
+    Thread,
+)
 from allod.sdk.errors import NotFound
 from allod.sdk.events import Event
 
@@ -31,6 +39,11 @@ class MemoryRows:
     def threads(self) -> list[Thread]:
         """All of them, the last changed first."""
         return sorted(self._threads.values(), key=lambda thread: -thread.changed_at)
+
+    def opening(self, thread: str) -> str:
+        """With what a thread begins."""
+        first = next(iter(self._messages[thread].values()), None)
+        return "" if first is None else text_of(first.parts)[:OPENING]
 
     def has(self, thread: str) -> bool:
         """Whether this thread is one of them."""

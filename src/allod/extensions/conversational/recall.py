@@ -38,8 +38,8 @@ _WISH = re.compile(
 _ENDINGS = re.compile(r"(?:ies|ing|ed|es|s)?e?$")
 _EVERYWHERE = frozenset(
     "a an and any are at be been but by can could did do does for from had has have how i if in is it its me my no"
-    " not of on or our so that the their there they this to was we were what when where which who why will with would you your"
-    " 什么 么 吗 的 了 是".split()
+    " not of on or our so that the their there they this to was we were what when where which who why will with would"
+    " you your 什么 么 吗 的 了 是".split()
 )
 """Words that say nothing of what is asked."""
 

@@ -14,6 +14,9 @@ Role = Literal["user", "assistant"]
 Status = Literal["done", "writing", "stopped", "length", "error", "interrupted"]
 """How far a message is: still being written, written in order, or why its text ends where it does."""
 
+OPENING = 120
+"""Characters of a thread's beginning that stand for a title while there is none."""
+
 CAN_CONTINUE: tuple[Status, ...] = ("stopped", "length", "error", "interrupted")
 
 

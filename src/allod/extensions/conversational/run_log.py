@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+_SILENT_S = 10
+
 
 class RunLog:
     """Frames, numbered from 1."""
@@ -36,7 +38,9 @@ class RunLog:
         self._grown.set()
 
     async def read(self, after: int = 0) -> AsyncGenerator[bytes, None]:
-        """The frames after number `after`, then what comes, until the log is closed."""
+        """The frames after number `after`, then what comes, until the log is closed; a comment while it is silent, so
+        that nobody on the way takes the connection for dead.
+        """
         while True:
             while after < len(self._frames):
                 after += 1
@@ -44,7 +48,11 @@ class RunLog:
             if self.is_closed:
                 return
             self._grown.clear()
-            await self._grown.wait()
+            try:
+                async with asyncio.timeout(_SILENT_S):
+                    await self._grown.wait()
+            except TimeoutError:
+                yield b":\n\n"
 
 
 def frame(event: str, data: Any, number: int | None = None) -> bytes:

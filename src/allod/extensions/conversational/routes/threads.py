@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -65,13 +66,22 @@ def build(rooms: Rooms) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = PAGE,
         before: Annotated[str | None, Query(description="`next` of the page before.")] = None,
     ) -> dict[str, Any]:
-        """Threads, the last changed first. Those in memory only come first, on the first page."""
+        """Threads, the last changed first. Those in memory only come first, beyond `limit`, on the first page.
+
+        `opening` is what a thread without a title begins with.
+        """
         wanted = lists.Wanted(place, project, tag, favourite, assistant)
         found, following = await rooms.context.store.read(
             lambda connection: lists.page(connection, wanted, limit, _place(before))
         )
         in_memory = rooms.shelf.memory.rows.threads() if before is None and wanted == lists.Wanted() else []
-        shown = [{**thread_as_json(each), "run": _run_of(rooms, each)} for each in (*in_memory, *found)]
+        untitled = [each.id for each in found if not each.title]
+        begin = await rooms.context.store.read(partial(lists.openings, ids=untitled))
+        begin |= {each.id: rooms.shelf.memory.rows.opening(each.id) for each in in_memory}
+        shown = [
+            {**thread_as_json(each), "opening": begin.get(each.id, ""), "run": _run_of(rooms, each)}
+            for each in (*in_memory, *found)
+        ]
         return {"threads": shown, "next": following and f"{following[0]!r}:{following[1]}"}
 
     @router.post("", status_code=201)

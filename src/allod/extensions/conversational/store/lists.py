@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 
-from allod.extensions.conversational.records import Project, Thread
+from allod.extensions.conversational.parts import PARTS, text_of
+from allod.extensions.conversational.records import OPENING, Project, Thread
 from allod.extensions.conversational.store.kept import as_thread
 from allod.extensions.conversational.store.tables import messages, projects, runs, tags, threads
 from allod.sdk.errors import NotFound
@@ -166,3 +167,12 @@ def summarized(connection: Connection) -> list[str]:
         threads.c.deleted_at.is_(None),
     )
     return list(connection.execute(query.order_by(threads.c.changed_at.desc())).scalars())
+
+
+def openings(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """With what these threads begin, by their ids: what stands for a title while there is none."""
+    first = select(messages.c.thread, messages.c.parts).where(
+        messages.c.thread.in_(ids), messages.c.parent.is_(None)
+    )
+    rows = connection.execute(first.order_by(messages.c.number.desc()))
+    return {row.thread: text_of(PARTS.validate_json(row.parts))[:OPENING] for row in rows}
