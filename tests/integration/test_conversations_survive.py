@@ -1,4 +1,4 @@
-"""A server or a worker that is killed in mid-stream loses nothing that was acknowledged, and half a second of an answer.
+"""A server or a worker that is killed in mid-stream loses nothing acknowledged, and half a second of an answer.
 
 Each server is killed, or first its worker; the next one on the same folder is asked what is left.
 """
@@ -175,12 +175,10 @@ async def test_nothing_acknowledged_is_lost_and_answers_are_gone_on_with(tmp_pat
     await check_store(home, course.kept)
     assert course.killed["server"] > rounds // 2 and course.killed["worker"] > rounds // 10
     assert course.broken > rounds // 10 and course.continued > rounds
-    for name, value in (
-        ("worst_s", max(course.lost_s)),
-        ("course", str(course.killed)),
-        ("all", str(sorted(course.lost_s))),
-    ):
-        record_property(name, value)
+    lost = sorted(course.lost_s)
+    logging.getLogger(__name__).info(
+        "lost at most %.3f s, half of them %.3f s", lost[-1], lost[len(lost) // 2]
+    )
     assert lost[-1] < PROMISED_S + SLACK_S, lost[-5:]
 
 
@@ -229,7 +227,7 @@ async def test_what_waits_is_always_kept_somewhere(tmp_path: Path) -> None:
         talk.script.gate.set()
         wanted = ["one", "well, hello", "two", "well, hello"]
         async with asyncio.timeout(20):
-            while await talk.texts(thread) != wanted or not talk.rooms.runs.is_idle:
+            while await talk.texts(thread) != wanted or not talk.rooms.runs.is_idle:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         talk.house.database.after_write.remove(look)
         assert set(places) == {1}

@@ -209,7 +209,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-NAMES = {"model", "name", "host", "extension", "kind", "path", "rights", "purpose"}
+NAMES = {
+    *("model", "name", "host", "extension", "kind", "path", "rights", "purpose", "assistant", "project"),
+    *("preset", "message", "parent", "regenerate", "instead_of", "continue", "threads"),
+}
 """Fields that hold a name, which an error may say back."""
 
 

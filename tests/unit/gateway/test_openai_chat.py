@@ -69,7 +69,6 @@ def test_every_field_of_openai() -> None:
         "parallel_tool_calls": False,
         "reasoning_effort": "low",
         "user": "someone",
-        "store": False,
         "metadata": {"a": "b"},
         "service_tier": "auto",
         "modalities": ["text"],
@@ -82,6 +81,8 @@ def test_every_field_of_openai() -> None:
     own = {"stream": True, "n": 128, "max_completion_tokens": 9, "seed": 7, "model": "m"}
     request, shape = parse(**passed, **own)
     assert request.parameters == passed
+    assert not shape.store
+    assert parse(store=True)[1].store
     assert (request.model, request.choices, request.max_tokens, request.seed) == ("m", 128, 9, 7)
     assert shape == openai_chat.Shape(stream=True, include_usage=True, top_logprobs=20, is_seed_drawn=False)
 
