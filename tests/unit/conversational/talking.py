@@ -89,7 +89,7 @@ class TellerEngine:
         self.script = script
 
     async def models(self) -> Sequence[ModelCard]:
-        return [ModelCard(ModelId("teller"), self.name, "Teller", CONTEXT, 10)]
+        return [ModelCard(ModelId("teller"), self.name, "Teller", CONTEXT, size_bytes=0)]
 
     def chat(self, run: Run) -> Stream:
         assert isinstance(run.request, ChatRequest | CompletionRequest)

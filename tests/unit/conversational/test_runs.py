@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from allod.extensions.conversational.parts import Text, text_of
 from allod.extensions.conversational.records import Message
@@ -339,3 +340,61 @@ async def test_without_room_for_one_the_shared_worker_is_told_and_that_is_said(t
     assert [data["worker"] for _, event, data in said if event == "context"] == ["own", "shared"]
     assert talk.script.asked_for == ["private", "chat"]
     assert (await talk.message(thread, begun.answer.id)).status == "done"
+
+
+async def test_what_is_deleted_while_the_next_begins_leaves_nothing(talk: Talk, memory_only: bool) -> None:
+    """A run ends, the next that waits begins, and the thread is deleted: in whatever order these come."""
+    for pause in range(12):
+        thread = await talk.thread(memory_only=memory_only)
+        talk.script.gate.clear()
+        await talk.ask(thread, "one")
+        await talk.wait_in_line(thread, "two")
+        talk.script.gate.set()
+        for _ in range(pause * 3):
+            await asyncio.sleep(0)
+        await talk.rooms.desk.delete(thread)
+        heard = len(talk.script.heard)
+        assert talk.rooms.runs.of_thread(thread) is None
+        await asyncio.sleep(0.01)
+        assert len(talk.script.heard) == heard
+        with pytest.raises(NotFound):
+            await talk.rooms.desk.get(thread)
+    left = text("SELECT count(*) FROM conversational__queue")
+    assert await talk.rooms.context.store.read(lambda c: c.execute(left).scalar_one()) == 0
+
+
+async def test_an_assistant_that_is_not_there_is_no_reason_to_keep_words(talk: Talk) -> None:
+    with pytest.raises(NotFound):
+        await talk.thread(assistant="Confidant")
+    thread = await talk.thread()
+    with pytest.raises(NotFound):
+        await talk.ask(thread, assistant="Confidant")
+    with pytest.raises(NotFound):
+        await talk.rooms.desk.change(thread, assistant="Confidant")
+    assert (await talk.rooms.desk.open(thread)).outline == []
+
+
+async def test_what_waits_keeps_its_place_in_the_tree(talk: Talk) -> None:
+    thread = await talk.thread()
+    first = await talk.answered(thread, "one")
+    talk.script.gate.clear()
+    await talk.ask(thread, "two")
+    asked = Asked(parts=(Text(text="one, edited"),), instead_of=first.parent)
+    await talk.rooms.runs.start(thread, asked)
+    talk.script.gate.set()
+    async with asyncio.timeout(10):
+        while len(talk.script.heard) < 3 or not talk.rooms.runs.is_idle:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert await talk.texts(thread) == ["one, edited", "well, hello"]
+
+
+async def test_another_thread_s_queue_is_out_of_reach(talk: Talk) -> None:
+    mine, other = await talk.thread(), await talk.thread()
+    talk.script.gate.clear()
+    begun = await talk.ask(other)
+    waiting = await talk.wait_in_line(other, "two")
+    with pytest.raises(NotFound):
+        await talk.rooms.desk.change_queued(mine, waiting.id, None)
+    assert len(await talk.rooms.desk.queue(other)) == 1
+    talk.rooms.runs.stop(begun.run)
+    talk.script.gate.set()

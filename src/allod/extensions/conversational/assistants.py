@@ -13,14 +13,21 @@ NOBODY = Assistant("", 0, "")
 """Says and sets nothing."""
 
 
-async def assistant_of(context: Context[Any], name: str, version: int | None = None) -> Assistant:
-    """The assistant of this id or name, ready to be used. Where it was deleted, the default one goes on."""
+async def named(context: Context[Any], name: str) -> Assistant:
+    """The assistant of this id or name. Raises NotFound, ServiceMissing: it may be one that leaves no trace, so nobody
+    else may go on in its place unasked.
+    """
+    return await context.service(Assistants).get(name)
+
+
+async def assistant_of(context: Context[Any], name: str) -> Assistant:
+    """Who answers in a thread that has begun. Where its assistant was deleted, the default one goes on."""
     try:
         service = context.service(Assistants)
     except ServiceMissing:
         return NOBODY
     try:
-        return await service.get(name or None, version)
+        return await service.get(name or None)
     except NotFound:
         return await service.get() if name else NOBODY
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
-from allod.extensions.conversational.parts import Words
+from allod.extensions.conversational.parts import Fields, Words
 from allod.extensions.conversational.records import ContextPolicy
+from allod.sdk.chat import MAX_SEED
 
 Title = Annotated[Words, Field(max_length=300)]
 Tag = Annotated[Words, Field(min_length=1, max_length=60)]
 Name = Annotated[Words, Field(max_length=300)]
 """The name or id of a model or an assistant."""
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """The two fields that are not the engine's to judge, because the server itself uses them."""
+    for name, least, most in (("seed", 0, MAX_SEED), ("max_tokens", 1, 1 << 31)):
+        value = given.get(name)
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            said = {"name": name, "least": least, "most": most}
+            raise PydanticCustomError("parameter", "{name} is a whole number from {least} to {most}", said)
+    return given
+
+
+Parameters = Annotated[Fields, AfterValidator(_checked)]
+"""Fields of each request, such as temperature; the engine decides whether it can honour them."""
 
 
 class Context(BaseModel):
@@ -25,7 +41,10 @@ class Context(BaseModel):
         description="What happens to the oldest turns: left out, put into a summary, or the user is asked.",
     )
     budget_tokens: int | None = Field(
-        default=None, ge=64, description="Tokens of the prompt, null for all that the model offers."
+        default=None,
+        ge=64,
+        le=100_000_000,
+        description="Tokens of the prompt, null for all that the model offers.",
     )
     retrieval: bool = Field(default=False, description="Search what was left out for what fits the question.")
 

@@ -16,7 +16,7 @@ from typing import Any
 from allod.extensions.conversational.assistants import instructions_of
 from allod.extensions.conversational.counting import Counts
 from allod.extensions.conversational.files import Files, without_images
-from allod.extensions.conversational.parts import as_openai, text_of
+from allod.extensions.conversational.parts import as_openai, in_turn, text_of
 from allod.extensions.conversational.policy import Trimmed, Turn, trim
 from allod.extensions.conversational.recall import Passage, Said, recalled
 from allod.extensions.conversational.records import Message, Thread
@@ -107,7 +107,8 @@ class Composer(Stage):
             Turn(turn[0].id, tokens + files.image_tokens(turn), any(message.is_pinned for message in turn))
             for turn, tokens in zip(path.turns, [*path.tokens, tail], strict=True)
         ]
-        summary = await counts.system(card, [{"role": "system", "content": draft.thread.summary}])
+        summary_text = await self._summary(draft, path)
+        summary = await counts.system(card, [{"role": "system", "content": summary_text}])
         recall = min(budget // 4, _RECALL_TOKENS) if draft.thread.context.retrieval else 0
         limit = budget
         while True:
@@ -118,7 +119,7 @@ class Composer(Stage):
                 kept_from=draft.thread.kept_from,
                 reserve_tokens=summary + recall if len(turns) > 1 else 0,
             )
-            told = _Told(path, trimmed, draft.thread)
+            told = _Told(path, trimmed, summary_text)
             told.images = await files.images(told.shown)
             if told.left_out and recall:
                 told.passages = await self._recalled(draft, path, trimmed, recall)
@@ -150,6 +151,14 @@ class Composer(Stage):
             "recalled": sorted({passage.message for passage in told.passages}),
             "instructions": {"assistant": draft.assistant.id, "version": draft.assistant.version},
         }
+
+    async def _summary(self, draft: Draft, path: _Path) -> str:
+        """The thread's summary, where it tells of this branch."""
+        thread, end = draft.thread, path.turns[-1][0].id
+        if not thread.summary or thread.summary_upto is None:
+            return thread.summary
+        upto = thread.summary_upto
+        return thread.summary if await draft.archive.read(lambda rows: rows.leads_to(upto, end)) else ""
 
     async def _path(self, card: ModelCard, draft: Draft, budget: int, files: Files) -> _Path:
         """As many turns as could be told, and at least one more where there are more."""
@@ -194,10 +203,10 @@ class Composer(Stage):
 class _Told:
     """The turns that are told, with what stands for those that are not."""
 
-    def __init__(self, path: _Path, trimmed: Trimmed, thread: Thread) -> None:
+    def __init__(self, path: _Path, trimmed: Trimmed, summary: str) -> None:
         kept = set(trimmed.kept)
         self._turns = [turn for turn in path.turns if turn[0].id in kept]
-        self._summary = thread.summary
+        self._summary = summary
         self.passages: list[Passage] = []
         self.images: Mapping[str, str] = {}
         self.left_out = path.earlier + sum(len(turn) for turn in path.turns) - len(self.ids)
@@ -221,31 +230,14 @@ class _Told:
         """As a model reads them. The summary changes with the cut only, so it stands before the first turn; what
         changes with each question stands behind the last: what lies between is read from the cache.
         """
-        told = _in_turn([each for turn in self._turns for each in _said(turn, self.images)])
+        told = in_turn([each for turn in self._turns for each in _said(turn, self.images)])
         if self.has_summary:
             told[0] = _with_text(told[0], lambda text: _SUMMARY.format(summary=self._summary, text=text))
         if self.passages:
-            last = max(place for place, message in enumerate(told) if message["role"] == "user")
+            last = max((place for place, message in enumerate(told) if message["role"] == "user"), default=0)
             listed = "\n".join(f"- {passage.text}" for passage in self.passages)
             told[last] = _with_text(told[last], lambda text: _RECALLED.format(text=text, passages=listed))
         return told
-
-
-def _in_turn(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Questions that nothing was answered to are joined with the next one: many templates take no two in a row."""
-    found: list[ChatMessage] = []
-    for message in messages:
-        before = found[-1] if found else None
-        if (
-            before is not None
-            and before["role"] == message["role"] == "user"
-            and isinstance(before["content"], str)
-            and isinstance(message["content"], str)
-        ):
-            found[-1] = {**message, "content": f"{before['content']}\n\n{message['content']}"}
-        else:
-            found.append(message)
-    return found
 
 
 def _with_text(message: ChatMessage, change: Callable[[str], str]) -> ChatMessage:
@@ -259,9 +251,14 @@ def _with_text(message: ChatMessage, change: Callable[[str], str]) -> ChatMessag
 
 
 def _budget(card: ModelCard, request: ChatRequest, thread: Thread) -> int:
-    """Tokens that the prompt may have: what the answer leaves of the context, and no more than the thread allows."""
-    answer = request.max_tokens or min(_ANSWER_TOKENS, card.context_tokens // 4)
-    return min(max(1, card.context_tokens - answer), thread.context.budget_tokens or card.context_tokens)
+    """Tokens that the prompt may have: what the answer leaves of the context, and no more than the thread allows.
+
+    An answer that may fill the context is not promised more than half of it.
+    """
+    answer = min(
+        request.max_tokens or min(_ANSWER_TOKENS, card.context_tokens // 4), card.context_tokens // 2
+    )
+    return min(card.context_tokens - answer, thread.context.budget_tokens or card.context_tokens)
 
 
 def _turns(rows: Rows, end: str, limit: int | None) -> tuple[list[list[Message]], int]:

@@ -8,11 +8,12 @@ where it matters. Counts are remembered: a turn that has ended never changes, an
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from allod.extensions.conversational.parts import as_openai, text_of
+from allod.extensions.conversational.parts import as_openai, in_turn, text_of
 from allod.extensions.conversational.records import Message
 from allod.sdk.chat import ChatRequest, Purpose
 from allod.sdk.chat import Message as ChatMessage
@@ -54,20 +55,17 @@ class Counting:
         added = [str(message["content"]) for message in system]
         if not any(added):
             return 0
-        return (await self._known_or_counted(card, {("system", *added): [*system, _PROBE]}))[0]
+        key = hashlib.sha256("\0".join(added).encode()).digest()  # not the text: it may be told to go
+        return (await self._known_or_counted(card, {key: [*system, _PROBE]}))[0]
 
     async def turns(self, card: ModelCard, turns: Sequence[Sequence[Message]]) -> list[int]:
         """The tokens that each turn adds."""
-        return await self._known_or_counted(
-            card,
-            {
-                tuple((message.id, len(text_of(message.parts))) for message in turn): [
-                    *(each for message in turn for each in as_openai(message.role, message.parts, {})),
-                    _PROBE,
-                ]
-                for turn in turns
-            },
-        )
+        wanted: dict[Hashable, Sequence[ChatMessage]] = {}
+        for turn in turns:
+            said = [each for message in turn for each in as_openai(message.role, message.parts, {})]
+            key = tuple((message.id, len(text_of(message.parts))) for message in turn)
+            wanted[key] = in_turn([*said, _PROBE])
+        return await self._known_or_counted(card, wanted)
 
     async def _known_or_counted(
         self, card: ModelCard, wanted: Mapping[Hashable, Sequence[ChatMessage]]

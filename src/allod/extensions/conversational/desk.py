@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from allod.extensions.conversational.assistants import assistant_of
+from allod.extensions.conversational.assistants import assistant_of, named
 from allod.extensions.conversational.attachments import moved, own_parts, placed, take_in
 from allod.extensions.conversational.events import QueueChanged, ThreadChanged
+from allod.extensions.conversational.memory import no_queued
 from allod.extensions.conversational.parts import Part, blobs_of
 from allod.extensions.conversational.private import Private
 from allod.extensions.conversational.records import Attachment, Message, Outline, Queued, Thread, new_id
@@ -20,6 +21,7 @@ from allod.extensions.conversational.store import lists
 from allod.extensions.conversational.tree import change, cut, fork, grow, message_of, show, siblings_of
 from allod.sdk.context import Context
 from allod.sdk.errors import BadRequest, Conflict, NotFound
+from allod.sdk.services import Assistant
 
 PAGE = 50
 Act = Literal[
@@ -62,7 +64,7 @@ class Desk:
         if thread.project is not None:
             project = await self._context.store.read(lambda c: lists.project(c, str(thread.project)))
             thread = replace(thread, assistant=thread.assistant or project.assistant)
-        if (await assistant_of(self._context, thread.assistant)).memory_only:
+        if (await self._assistant(thread.assistant)).memory_only:
             thread = replace(thread, is_memory_only=True)
         if thread.is_memory_only and (thread.project or thread.tags):
             raise _homeless()
@@ -73,6 +75,9 @@ class Desk:
 
         await (self._shelf.memory if thread.is_memory_only else self._shelf.store).write(work)
         return thread
+
+    async def _assistant(self, name: str) -> Assistant:
+        return await (named(self._context, name) if name else assistant_of(self._context, ""))
 
     async def get(self, id: str) -> Thread:
         """A thread. Raises NotFound."""
@@ -95,9 +100,15 @@ class Desk:
         """Change what is said of a thread. Raises NotFound, and BadRequest for what a thread in memory cannot have."""
         if fields.get("project") is not None:
             await self._context.store.read(lambda c: lists.project(c, fields["project"]))
+        assistant = await self._assistant(fields["assistant"]) if fields.get("assistant") else None
 
         def work(rows: Rows) -> Thread:
             before = rows.thread(id)
+            if assistant is not None and assistant.memory_only and not before.is_memory_only:
+                raise Conflict(
+                    f"{assistant.name!r} leaves no trace, and the thread {id!r} is kept.",
+                    fix="Begin a thread in memory only.",
+                )
             after = replace(before, **fields)
             if before.is_memory_only and (after.project or after.tags):
                 raise _homeless()
@@ -110,11 +121,11 @@ class Desk:
 
     async def trash(self, id: str) -> None:
         """Put a thread into the trash; one in memory only is gone at once. Raises NotFound."""
-        await self._end_run(id)
         if self._shelf.memory.rows.has(id):
             await self.delete(id)
             return
-        await self._mark(id, deleted_at=time.time())
+        async with self._runs.alone(id):
+            await self._mark(id, deleted_at=time.time())
 
     async def restore(self, id: str) -> None:
         """Take a thread out of the trash. Raises NotFound."""
@@ -129,7 +140,10 @@ class Desk:
 
     async def delete(self, id: str) -> None:
         """Delete a thread for good. Raises NotFound. `Eraser` lets what it was be gone from the disk too."""
-        await self._end_run(id)
+        async with self._runs.alone(id):
+            await self._drop(id)
+
+    async def _drop(self, id: str) -> None:
         archive = self._shelf.of(id)
 
         def work(rows: Rows) -> None:
@@ -140,11 +154,6 @@ class Desk:
         self._runs.forget(id)
         if archive is self._shelf.memory:
             await self._private.gone()
-
-    async def _end_run(self, id: str) -> None:
-        if (live := self._runs.of_thread(id)) is not None:
-            live.stop()
-            await self._runs.wait(live.order.run)
 
     async def act(self, ids: Sequence[str], act: Act, value: str | None = None) -> list[str]:
         """Do one thing to many threads. Gives the ids of those that are not there; the others are done."""
@@ -234,13 +243,15 @@ class Desk:
         """Change what waits; None takes it out. Raises NotFound, also if it has been sent."""
 
         def work(rows: Rows) -> None:
+            rows.thread(thread)
             found = [each for each in rows.queue(thread) if each.id == id]
-            if parts is None or not found:
+            if not found:
+                raise no_queued(id)
+            if parts is None:
                 rows.drop_queued(id)
             else:
                 rows.put_queued(replace(found[0], parts=own_parts(rows, thread, parts)))
-            if found:
-                rows.drop_attachments(thread, blobs_of(found[0].parts))
+            rows.drop_attachments(thread, blobs_of(found[0].parts))
             rows.tell(QueueChanged(thread))
 
         await self._shelf.of(thread).write(work)
@@ -252,23 +263,25 @@ class Desk:
         rows = self._shelf.memory.rows
         if not rows.has(id):
             raise Conflict(f"The thread {id!r} is kept already.", fix="Nothing has to be done.")
-        await self._end_run(id)
-        thread = replace(rows.thread(id), id=new_id("thread"), is_memory_only=False)
-        messages = [rows.message(each.id) for each in rows.outline(id)]
+        async with self._runs.alone(id):
+            thread = replace(rows.thread(id), id=new_id("thread"), is_memory_only=False)
+            messages = [rows.message(each.id) for each in rows.outline(id)]
+            waiting = rows.queue(id)
+            files, memory, store = rows.attachments(id), self._shelf.memory, self._shelf.store
+            async with placed(store, files, memory.bytes_of) as copies:
 
-        files, memory, store = rows.attachments(id), self._shelf.memory, self._shelf.store
-        async with placed(store, files, memory.bytes_of) as copies:
+                def work(kept: Rows) -> None:
+                    kept.add_thread(thread)
+                    take_in(kept, thread.id, copies.values())
+                    for message in messages:
+                        parts = moved(message.parts, copies)
+                        kept.add_message(replace(message, thread=thread.id, parts=parts))
+                    for queued in waiting:
+                        kept.put_queued(replace(queued, thread=thread.id, parts=moved(queued.parts, copies)))
+                    kept.tell(ThreadChanged(thread.id, "created"))
 
-            def work(kept: Rows) -> None:
-                kept.add_thread(thread)
-                take_in(kept, thread.id, copies.values())
-                for message in messages:
-                    parts = moved(message.parts, copies)
-                    kept.add_message(replace(message, thread=thread.id, parts=parts))
-                kept.tell(ThreadChanged(thread.id, "created"))
-
-            await store.write(work)
-        await self.delete(id)
+                await store.write(work)
+            await self._drop(id)
         return thread
 
 

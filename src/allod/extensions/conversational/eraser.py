@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TOGETHER_S = 0.5
 _LOOK_EVERY_S = 3600
+_AGAIN_S = 60
 _DAY_S = 86400
 
 
@@ -27,6 +28,7 @@ class Eraser:
         self._context = context
         self._desk = desk
         self.wanted = asyncio.Event()
+        self.wanted.set()  # what was deleted shortly before the last end may not be erased yet
         self._erased = asyncio.Condition()
 
     async def run(self) -> None:
@@ -35,8 +37,11 @@ class Eraser:
             try:
                 await self._empty_trash()
                 await self._erase()
-            except AllodError as error:
-                self._context.log.warning("what was deleted could not be erased yet: %s", error.detail)
+            except Exception as error:  # the disk is full, say
+                said = error.detail if isinstance(error, AllodError) else type(error).__name__
+                self._context.log.warning("what was deleted could not be erased yet: %s", said)
+                await asyncio.sleep(_AGAIN_S)
+                continue
             try:
                 async with asyncio.timeout(_LOOK_EVERY_S):
                     await self.wanted.wait()
@@ -59,8 +64,12 @@ class Eraser:
         """The words of deleted texts leave the index, and their pages the write-ahead log."""
         if self.wanted.is_set():
             self.wanted.clear()
-            await self._context.store.write(optimize)
-            await self._context.store.scrub()
+            try:
+                await self._context.store.write(optimize)
+                await self._context.store.scrub()
+            except BaseException:
+                self.wanted.set()
+                raise
             async with self._erased:
                 self._erased.notify_all()
 

@@ -22,6 +22,7 @@ from allod.extensions.conversational.store import lists
 from allod.extensions.conversational.summary import summarize
 from allod.sdk.chat import ChatRequest
 from allod.sdk.context import Context
+from allod.sdk.engine import ModelId
 from allod.sdk.errors import AllodError, NotFound
 from allod.sdk.stream import TextDelta
 
@@ -82,7 +83,6 @@ class Idle:
             for id in await store.read(partial(lists.untitled, changed_after=since)):
                 if id not in self._tried:
                     await self._tell(self._find_title(id))
-                    self._tried.add(id)
         for id in await store.read(lists.summarized):
             await self._tell(summarize(self._context, self._shelf.store, id))
 
@@ -103,7 +103,15 @@ class Idle:
         thread, turn = await self._shelf.store.read(first_turn)
         if [message.role for message in turn] != ["user", "assistant"] or not turn[1].parts:
             return
-        title = await self._asked_for_title(thread, turn)
+        card = await self._context.models.find(turn[1].model or thread.model or "default")
+        if not card.is_local or (card.size_bytes and self._context.models.state(card.id) != "ready"):
+            return  # nothing is loaded, unloaded or sent away for a title
+        try:
+            title = await self._asked_for_title(thread, turn, card.id)
+        except AllodError:
+            self._tried.add(id)
+            raise
+        self._tried.add(id)
 
         def keep(rows: Rows) -> None:
             now = rows.thread(id)
@@ -113,9 +121,8 @@ class Idle:
 
         await self._shelf.store.write(keep)
 
-    async def _asked_for_title(self, thread: Thread, turn: list[Message]) -> str:
+    async def _asked_for_title(self, thread: Thread, turn: list[Message], model: ModelId) -> str:
         """The question goes behind the chat's own beginning, so that it is read from the cache, and leaves it there."""
-        model = turn[1].model or thread.model or "default"
         files = Files(self._shelf.store, thread.id, await self._context.models.find(model))
         (turn,) = await files.opened([turn])
         images = await files.images(turn)

@@ -23,7 +23,7 @@ from allod.extensions.conversational.tree import change
 from allod.sdk.chat import ChatRequest, GenerateRequest, Purpose
 from allod.sdk.context import Context
 from allod.sdk.engine import ModelId
-from allod.sdk.errors import AllodError, ModelTooLarge, NotFound
+from allod.sdk.errors import AllodError, Conflict, ModelTooLarge, NotFound
 from allod.sdk.events import ModelLoadProgressed
 from allod.sdk.services import Assistant
 from allod.sdk.stream import (
@@ -80,6 +80,9 @@ class Live:
         self._usage = Usage()
         self._is_dirty = False
         self._ended_as: Status = "interrupted"
+        self._is_stopped = False
+        self.has_ended = asyncio.Event()
+        """Set once the message is kept for good, or cannot be."""
         self._say("queued", place=0)
         # from here on: it may be stopped before `run` has its first turn
         self._answering = asyncio.create_task(self._answer(), name=f"answer {order.run}")
@@ -95,11 +98,16 @@ class Live:
             keeping.cancel()
             self._answering.cancel()
             await asyncio.wait([self._answering, keeping, watching])
-        await self._end()
+        try:
+            await self._end()
+        finally:
+            self.log.close()
+            self.has_ended.set()
 
     def stop(self, status: Status = "stopped") -> None:
         """Let it end where it is."""
-        if not self._answering.done():
+        if not self._answering.done() and self._ended_as == "interrupted":  # else it has just ended by itself
+            self._is_stopped = True
             self._ended_as = status
             self._answering.cancel()
 
@@ -115,6 +123,8 @@ class Live:
             self._fail("internal_error", "Something went wrong in the server.", "See its log.")
 
     def _fail(self, code: str, detail: str, fix: str) -> None:
+        if self._is_stopped:
+            return  # what breaks while it lets go is no news
         self._ended_as = "error"
         self.message = replace(self.message, error={"code": code, "detail": detail, "fix": fix})
 
@@ -123,30 +133,40 @@ class Live:
         request = _request(order)
         with self._composer.composing(request, draft):
             stream = await self._open(request, draft.purpose)
+        if not draft.seen:
+            raise Conflict("The extension `conversational` is stopping.", fix="Ask again once it runs.")
         self._note_model(stream.model.id, request)
         draft.seen["worker"] = "own" if draft.purpose == "private" else "shared"
         self.log.add("context", draft.seen)
         try:
-            await self._hear_all(stream)
+            await self._hear(stream, request, draft.purpose)
         except ModelTooLarge:
             if draft.purpose == "chat":
                 raise
             # no room for a worker of its own: the shared one is told, and ends with the thread
             draft.seen["worker"] = "shared"
             self.log.add("context", draft.seen)
-            await self._hear_all(await self._open(request, "chat"))
-        except AllodError as error:
-            if not order.continues or self._first_token_s is not None:
-                raise
-            # a template, or a model that thinks, that takes no half answer gets the prompt as it would be rendered
-            raw = await continued(self._context, request, error)
-            await self._hear_all(await self._open(raw, draft.purpose))
+            again = replace(request, parameters=dict(_request(order).parameters))
+            await self._hear(await self._open(again, "chat"), again, "chat")
 
     async def _open(self, request: GenerateRequest, purpose: Purpose) -> OpenedChat:
-        stream = await self._context.chat.open(request, tools=self.order.assistant.tools, purpose=purpose)
+        tools = self.order.assistant.tools if isinstance(request, ChatRequest) else ()
+        stream = await self._context.chat.open(request, tools=tools, purpose=purpose)
         if self.order.draft.thread.is_memory_only:
             self._private.told(stream.model.id, purpose)
         return stream
+
+    async def _hear(self, stream: ChatStream, request: ChatRequest, purpose: Purpose) -> None:
+        try:
+            await self._hear_all(stream)
+        except ModelTooLarge:
+            raise
+        except AllodError as error:
+            if not self.order.continues or self._first_token_s is not None:
+                raise
+            # a template, or a model that thinks, that takes no half answer gets the prompt as it would be rendered
+            raw = await continued(self._context, request, error, purpose)
+            await self._hear_all(await self._open(raw, purpose))
 
     def _note_model(self, model: ModelId, request: ChatRequest) -> None:
         self.message = replace(
@@ -161,9 +181,9 @@ class Live:
     async def _hear_all(self, stream: ChatStream) -> None:
         async with aclosing(stream.events()) as events:
             async for event in events:
-                self._hear(event)
+                self._take_in(event)
 
-    def _hear(self, event: ChatEvent) -> None:
+    def _take_in(self, event: ChatEvent) -> None:
         match event:
             case Progress():
                 self._say("reading", done=event.processed, total=event.total, cached=event.cached)
@@ -204,14 +224,15 @@ class Live:
         progress: dict[str, float] = {}
 
         async def note(event: ModelLoadProgressed) -> None:
-            progress[event.model] = event.progress
+            if event.purpose == self.order.draft.purpose:
+                progress[event.model] = event.progress
 
         end = self._context.events.subscribe(ModelLoadProgressed, note)
         try:
             card = await self._context.models.find(self.order.model)
             said: tuple[str, float] = ("", 0)
             while self.state in ("queued", "loading"):
-                state = self._context.models.state(card.id)
+                state = self._context.models.state(card.id, self.order.draft.purpose)
                 if state == "starting":
                     fraction = progress.get(card.id, 0.0)
                     if said != (state, fraction):
@@ -230,7 +251,7 @@ class Live:
 
     def _place_in_line(self, model: ModelId) -> int:
         for row in self._context.models.report():
-            if row["model"] == model:
+            if (row["model"], row["purpose"]) == (model, self.order.draft.purpose):
                 return int(str(row["waiting"]))
         return 0
 
@@ -242,13 +263,14 @@ class Live:
             if self._is_dirty:
                 self._is_dirty = False
                 try:
-                    await self._archive.write(partial(_keep, message=self._so_far()))
+                    await self._archive.write(partial(_keep, message=self.so_far()))
                 except (
                     AllodError
                 ) as error:  # the disk is full, say: the answer goes on, and is kept at its end
                     self._context.log.warning("an answer could not be kept yet: %s", error.detail)
 
-    def _so_far(self) -> Message:
+    def so_far(self) -> Message:
+        """The message with all that has come."""
         return replace(self.message, parts=self._parts.parts)
 
     async def _end(self) -> None:
@@ -267,11 +289,10 @@ class Live:
             self.message = kept or self.message
         except AllodError as error:  # the next start finds it unfinished, with what was kept last
             self._context.log.error("an answer could not be kept: %s", error.detail)
-            self._fail(error.code, error.detail, error.fix)
-            self.message = replace(self.message, status="error")
+            said = {"code": error.code, "detail": error.detail, "fix": error.fix}
+            self.message = replace(self.message, status="error", error=said)
         self.state = self.message.status
         self.log.add("ended", {"state": self.state, "message": message_as_json(self.message)})
-        self.log.close()
 
     def _kept_for_good(self, rows: Rows) -> Message | None:
         """The message as it is kept now; None where it, or its thread, was deleted meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ class MemoryRows:
         self._publish = publish
         self._threads: dict[str, Thread] = {}
         self._messages: dict[str, dict[str, Message]] = {}  # by thread, oldest first
+        self._touched: dict[str, float] = {}
         self._homes: dict[str, str] = {}  # message -> thread
         self._queues: dict[str, dict[str, Queued]] = {}
         self._runs: dict[str, RunRecord] = {}
@@ -44,6 +46,10 @@ class MemoryRows:
         """With what a thread begins."""
         first = next(iter(self._messages[thread].values()), None)
         return "" if first is None else text_of(first.parts)[:OPENING]
+
+    def touched_at(self, thread: str) -> float:
+        """When anything of it was changed the last time: a draft and a growing answer count too."""
+        return self._touched.get(thread, 0.0)
 
     def has(self, thread: str) -> bool:
         """Whether this thread is one of them."""
@@ -62,6 +68,7 @@ class MemoryRows:
     def add_thread(self, thread: Thread) -> None:
         """Keep a new thread."""
         self._threads[thread.id] = thread
+        self._touched[thread.id] = time.time()
         self._messages[thread.id] = {}
         self._queues[thread.id] = {}
         self._attachments[thread.id] = {}
@@ -69,6 +76,7 @@ class MemoryRows:
     def put_thread(self, thread: Thread) -> None:
         """Keep a thread in place of what was kept of it."""
         self._threads[thread.id] = thread
+        self._touched[thread.id] = time.time()
 
     def drop_thread(self, id: str) -> None:
         """Drop a thread and all that belongs to it."""
@@ -78,6 +86,7 @@ class MemoryRows:
         for blob in self._attachments.pop(id):
             del self.bytes[blob]
         self._runs = {name: run for name, run in self._runs.items() if run.thread != id}
+        self._touched.pop(id, None)
         del self._threads[id], self._queues[id]
 
     def message(self, id: str) -> Message:
@@ -94,6 +103,7 @@ class MemoryRows:
     def put_message(self, message: Message) -> None:
         """Keep a message in place of what was kept of it."""
         self._messages[message.thread][message.id] = message
+        self._touched[message.thread] = time.time()
 
     def drop_messages(self, ids: Sequence[str]) -> None:
         """Drop messages."""
@@ -115,6 +125,10 @@ class MemoryRows:
         while (parent := found[-1].parent) is not None and (limit is None or len(found) < limit):
             found.append(self.message(parent))
         return found[::-1]
+
+    def leads_to(self, message: str, end: str) -> bool:
+        """Whether `message` lies on the way to `end`, or is it."""
+        return any(each.id == message for each in self.path(end))
 
     def outline(self, thread: str) -> list[Outline]:
         """All messages of a tree."""

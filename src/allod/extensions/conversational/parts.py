@@ -230,3 +230,20 @@ def _said(parts: Sequence[Part]) -> Iterator[str | Image | File]:
             yield part.text
         elif isinstance(part, Image | File):
             yield part
+
+
+def in_turn(messages: Sequence[Message]) -> list[Message]:
+    """Questions that nothing was answered to are joined with the next one: many templates take no two in a row."""
+    found: list[Message] = []
+    for message in messages:
+        before = found[-1] if found else None
+        if (
+            before is not None
+            and before["role"] == message["role"] == "user"
+            and isinstance(before["content"], str)
+            and isinstance(message["content"], str)
+        ):
+            found[-1] = {**message, "content": f"{before['content']}\n\n{message['content']}"}
+        else:
+            found.append(message)
+    return found

@@ -11,7 +11,7 @@ from allod.extensions.conversational.shelf import Shelf
 from allod.sdk.chat import Purpose
 from allod.sdk.context import Context
 from allod.sdk.engine import ModelId
-from allod.sdk.errors import NotFound
+from allod.sdk.errors import AllodError, NotFound
 
 if TYPE_CHECKING:
     from allod.extensions.conversational.desk import Desk
@@ -35,8 +35,9 @@ class Private:
         """A thread in memory only is gone. After the last one, nothing but this server has held its words."""
         if self._shelf.memory.rows.threads():
             return
-        while self._told:
-            await self._context.models.unload(*self._told.pop())
+        for told in tuple(self._told):
+            await self._context.models.unload(*told)
+            self._told.discard(told)
 
     async def run(self, desk: Desk) -> None:
         """For ever: let threads end that nobody has touched for long."""
@@ -44,8 +45,10 @@ class Private:
             await asyncio.sleep(_LOOK_EVERY_S)
             since = time.time() - self._context.settings.memory_only_minutes * 60
             for thread in self._shelf.memory.rows.threads():
-                if thread.changed_at < since:
+                if self._shelf.memory.rows.touched_at(thread.id) < since:
                     try:
                         await desk.delete(thread.id)
                     except NotFound:
                         continue  # somebody was faster
+                    except AllodError as error:
+                        self._context.log.warning("a thread in memory could not be ended: %s", error.detail)

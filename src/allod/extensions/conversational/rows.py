@@ -57,6 +57,10 @@ class Rows(Protocol):
         """The messages that lead to `message`, itself last; only the last `limit` of them."""
         ...
 
+    def leads_to(self, message: str, end: str) -> bool:
+        """Whether `message` lies on the way to `end`, or is it."""
+        ...
+
     def outline(self, thread: str) -> list[Outline]:
         """All messages of a tree, oldest first."""
         ...

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
-from allod.extensions.conversational.assistants import assistant_of
+from allod.extensions.conversational.assistants import assistant_of, named
 from allod.extensions.conversational.attachments import own_parts
 from allod.extensions.conversational.compose import Composer, Draft
 from allod.extensions.conversational.events import ChatRunChanged, QueueChanged
@@ -32,8 +33,10 @@ from allod.extensions.conversational.shown import message_as_json
 from allod.extensions.conversational.tree import change, check_role, grow, message_of, show
 from allod.sdk.context import Context
 from allod.sdk.errors import AllodError, BadRequest, Conflict, NotFound
+from allod.sdk.services import Assistant
 
 _KEPT_S = 600
+_OPTIONS = ("parent", "instead_of", "model", "assistant", "parameters")
 _NEXT_AFTER: tuple[Status, ...] = ("done", "length")
 
 
@@ -75,8 +78,8 @@ class Runs:
         self._private = private
         self._lives: dict[str, Live] = {}
         self._by_thread: dict[str, Live] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_closing = False
         self.ended = asyncio.Event()
         """Set after each answer."""
@@ -86,11 +89,24 @@ class Runs:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being answered."""
-        return not self._by_thread
+        return all(live.has_ended.is_set() for live in self._by_thread.values())
 
     def of_thread(self, thread: str) -> Live | None:
         """The run that answers in a thread now."""
-        return self._by_thread.get(thread)
+        live = self._by_thread.get(thread)
+        return None if live is None or live.has_ended.is_set() else live
+
+    @asynccontextmanager
+    async def alone(self, thread: str) -> AsyncIterator[None]:
+        """Inside, nothing is being answered in this thread, and nothing begins to be: what is, ends where it is."""
+        async with self._turn(thread):
+            if (live := self._by_thread.pop(thread, None)) is not None:
+                live.stop()
+                await live.has_ended.wait()
+            yield
+
+    def _turn(self, thread: str) -> asyncio.Lock:
+        return self._turns.setdefault(thread, asyncio.Lock())
 
     # begin
 
@@ -99,8 +115,8 @@ class Runs:
 
         Raises NotFound, BadRequest, and Conflict where it cannot be begun now.
         """
-        async with self._turns[thread]:
-            if thread in self._by_thread:
+        async with self._turn(thread):
+            if self.of_thread(thread) is not None:
                 return await self._wait_in_line(thread, asked, queues=queues)
             return await self._begin(thread, asked)
 
@@ -109,12 +125,11 @@ class Runs:
             raise Conflict(
                 f"The thread {thread!r} is being answered.", fix="Stop that run, or wait for its end."
             )
-        options = {
-            name: value for name in ("model", "assistant", "parameters") if (value := getattr(asked, name))
-        }
+        options = {name: value for name in _OPTIONS if (value := getattr(asked, name))}
         queued = Queued(new_id("queued"), thread, time.time(), asked.parts, options)
 
         def work(rows: Rows) -> Queued:
+            rows.thread(thread)  # else it was deleted in this moment
             kept = replace(queued, parts=own_parts(rows, thread, queued.parts))
             rows.put_queued(kept)
             rows.tell(QueueChanged(thread))
@@ -122,25 +137,24 @@ class Runs:
 
         return await self._shelf.of(thread).write(work)
 
-    async def _begin(self, thread: str, asked: Asked) -> Begun:
-        if self._is_closing:
-            raise Conflict("The server is stopping.", fix="Ask again once it runs.")
+    async def _begin(self, thread: str, asked: Asked, queued: str | None = None) -> Begun:
+        """Begin a run; the message that waited leaves the line in the same transaction."""
         archive = self._shelf.of(thread)
         found = await archive.read(lambda rows: rows.thread(thread))
-        assistant = await assistant_of(self._context, asked.assistant or found.assistant)
-        if assistant.memory_only and not found.is_memory_only:
-            raise Conflict(
-                f"{assistant.name!r} leaves no trace, and the thread {thread!r} is kept.",
-                fix="Begin a thread in memory only, or choose another assistant.",
-            )
+        assistant = await self._assistant(asked, found)
         run = new_id("run")
 
         def work(rows: Rows) -> tuple[Thread, Message | None, Message]:
+            if queued is not None:
+                rows.drop_queued(queued)
+                rows.tell(QueueChanged(thread))
             kept, question, answer = _prepared(rows, thread, asked)
             rows.put_run(RunRecord(run, thread, answer.id, time.time()))
             rows.tell(ChatRunChanged(thread, run, answer.id, "queued"))
             return kept, question, answer
 
+        if self._is_closing:
+            raise Conflict("The server is stopping.", fix="Ask again once it runs.")
         kept, question, answer = await archive.write(work)
         order = Order(
             run=run,
@@ -151,48 +165,52 @@ class Runs:
             assistant=assistant,
         )
         live = Live(self._context, archive, self._composer, self._private, order)
+        if self._is_closing:
+            live.stop("interrupted")
         self._lives[run] = self._by_thread[thread] = live
-        self._tasks[run] = asyncio.create_task(self._live(live), name=f"run {run}")
+        task = asyncio.create_task(self._live(live), name=f"run {run}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return Begun(run, question, answer)
+
+    async def _assistant(self, asked: Asked, thread: Thread) -> Assistant:
+        if asked.assistant:
+            assistant = await named(self._context, asked.assistant)
+        else:
+            assistant = await assistant_of(self._context, thread.assistant)
+        if assistant.memory_only and not thread.is_memory_only:
+            raise Conflict(
+                f"{assistant.name!r} leaves no trace, and the thread {thread.id!r} is kept.",
+                fix="Begin a thread in memory only, or choose another assistant.",
+            )
+        return assistant
 
     async def _live(self, live: Live) -> None:
         thread = live.order.draft.thread.id
         try:
             await live.run()
         finally:
-            del self._by_thread[thread], self._tasks[live.order.run]
             self.idle_since = time.monotonic()
             self.ended.set()
             asyncio.get_running_loop().call_later(_KEPT_S, self._lives.pop, live.order.run, None)
-        if live.state in _NEXT_AFTER and not self._is_closing:
-            await self._send_next(thread)
+        async with self._turn(thread):
+            if self._by_thread.get(thread) is not live:
+                return  # it was ended from outside, or another has begun already
+            del self._by_thread[thread]
+            if live.state in _NEXT_AFTER and not self._is_closing:
+                await self._send_next(thread)
 
     async def _send_next(self, thread: str) -> None:
         """Begin with what waits next. What cannot be begun stays where it is."""
-
-        def take(rows: Rows) -> Queued | None:
-            waiting = rows.queue(thread)
-            if not waiting:
-                return None
-            rows.drop_queued(waiting[0].id)
-            rows.tell(QueueChanged(thread))
-            return waiting[0]
-
-        archive = self._shelf.of(thread)
-        async with self._turns[thread]:
-            if thread in self._by_thread:
-                return
-            try:
-                queued = await archive.write(take)
-            except NotFound:
-                return  # the thread was deleted
-            if queued is None:
-                return
-            try:
-                await self._begin(thread, Asked(parts=queued.parts, **queued.options))
-            except AllodError as error:
-                self._context.log.warning("a message that waited could not be sent: %s", error.detail)
-                await archive.write(lambda rows: rows.put_queued(queued))
+        try:
+            waiting = await self._shelf.of(thread).read(lambda rows: rows.queue(thread))
+            if waiting:
+                asked = Asked(parts=waiting[0].parts, **waiting[0].options)
+                await self._begin(thread, asked, queued=waiting[0].id)
+        except NotFound:
+            return  # the thread was deleted
+        except AllodError as error:
+            self._context.log.warning("a message that waited could not be sent: %s", error.detail)
 
     # while they live
 
@@ -203,8 +221,8 @@ class Runs:
 
     async def wait(self, run: str) -> None:
         """Wait until a run has ended."""
-        if (task := self._tasks.get(run)) is not None:
-            await asyncio.wait([task])
+        if (live := self._lives.get(run)) is not None:
+            await live.has_ended.wait()
 
     async def events(self, run: str, after: int = 0) -> AsyncGenerator[bytes, None]:
         """What a run says, from behind frame `after`, as server-sent events.
@@ -230,10 +248,10 @@ class Runs:
     async def close(self) -> None:
         """Let all end, as interrupted."""
         self._is_closing = True
-        for live in self._by_thread.values():
-            live.stop("interrupted")
-        if self._tasks:
-            await asyncio.wait(self._tasks.values())
+        while self._tasks:
+            for live in self._by_thread.values():
+                live.stop("interrupted")
+            await asyncio.wait(self._tasks)
 
 
 async def _snapshot(record: RunRecord, message: Message) -> AsyncGenerator[bytes, None]:

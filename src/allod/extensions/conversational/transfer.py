@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -52,8 +53,13 @@ def exported(
 def _exported(message: Message) -> ExportedMessage:
     names = set(ExportedMessage.model_fields)
     fields = {name: getattr(message, name) for name in names}
-    for name in ("parameters", "usage", "timings"):
+    for name in ("parameters", "usage"):
         fields[name] = dict(fields[name])
+    fields["timings"] = {
+        name: value
+        for name, value in message.timings.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
     fields["error"] = None if message.error is None else dict(message.error)
     if message.status == "writing":
         fields["status"] = "interrupted"

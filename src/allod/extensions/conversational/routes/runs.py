@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from allod.extensions.conversational.bodies import Name
-from allod.extensions.conversational.parts import Fields, Words
+from allod.extensions.conversational.bodies import Name, Parameters
+from allod.extensions.conversational.parts import Words
 from allod.extensions.conversational.records import Queued
 from allod.extensions.conversational.routes.queue import parts_of
 from allod.extensions.conversational.runs import Asked
@@ -19,6 +20,7 @@ from allod.sdk.errors import NotFound
 if TYPE_CHECKING:
     from allod.extensions.conversational.extension import Rooms
 
+_NUMBER = re.compile(r"[0-9]{1,12}")
 _NO_STORE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -40,7 +42,7 @@ class NewRun(BaseModel):
     )
     model: Name = ""
     assistant: Name = ""
-    parameters: Fields = Field(default={}, description="Fields of the request, such as temperature.")
+    parameters: Parameters = Field(default={}, description="Fields of the request, such as temperature.")
     queue: bool = Field(
         default=True, description="Wait in line while another run answers; else that is an error."
     )
@@ -82,7 +84,7 @@ def build(rooms: Rooms) -> APIRouter:
                 "run": run,
                 "thread": live.order.draft.thread.id,
                 "state": live.state,
-                "message": message_as_json(live.message),
+                "message": message_as_json(live.so_far()),
             }
         record, message = await rooms.shelf.find_run(run)
         return {
@@ -101,7 +103,7 @@ def build(rooms: Rooms) -> APIRouter:
 
         Ten minutes after its end only its message is known: one event `snapshot`.
         """
-        after = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+        after = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else 0
         frames = await runs.events(run, after)
         return StreamingResponse(frames, media_type="text/event-stream", headers=_NO_STORE)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from allod.extensions.conversational.bodies import Context, Name, Tag, Title
+from allod.extensions.conversational.bodies import Context, Name, Parameters, Tag, Title
 from allod.extensions.conversational.desk import PAGE, Opened
-from allod.extensions.conversational.parts import Fields, Words
+from allod.extensions.conversational.parts import Words
 from allod.extensions.conversational.records import Thread, new_id
 from allod.extensions.conversational.shown import page_as_json, queued_as_json, thread_as_json
 from allod.extensions.conversational.store import lists
@@ -20,6 +21,9 @@ from allod.sdk.errors import BadRequest
 
 if TYPE_CHECKING:
     from allod.extensions.conversational.extension import Rooms
+
+
+_BEFORE = re.compile(r"([0-9.e+]{1,30}):([0-9]{1,18})")
 
 
 class _Fields(BaseModel):
@@ -33,7 +37,7 @@ class _Fields(BaseModel):
         default="", max_length=100_000, description="For this thread only, behind those of the assistant."
     )
     model: Name = Field(default="", description="Empty: the assistant's, or the default.")
-    parameters: Fields = Field(default={}, description="Fields of each request, such as temperature.")
+    parameters: Parameters = Field(default={}, description="Fields of each request, such as temperature.")
     context: Context = Field(default=Context())
 
 
@@ -91,7 +95,7 @@ def build(rooms: Rooms) -> APIRouter:
         made = Thread(new_id("thread"), now, now, is_memory_only=body.memory_only, **_fields(body))
         return thread_as_json(await desk.create(made))
 
-    @router.get("/{thread}")
+    @router.get("/{thread}", response_class=JSONResponse)
     async def open_thread(thread: str, limit: Annotated[int, Query(ge=1, le=1000)] = PAGE) -> dict[str, Any]:
         """A thread: its last messages, the outline of its tree, what waits to be sent, and the run that answers now."""
         return _opened(rooms, await desk.open(thread, limit))
@@ -124,13 +128,10 @@ def _fields(body: _Fields) -> dict[str, Any]:
 def _place(before: str | None) -> tuple[float, int] | None:
     if before is None:
         return None
-    changed_at, _, number = before.partition(":")
-    try:
-        return float(changed_at), int(number)
-    except ValueError:
-        raise BadRequest(
-            "`before` is not the `next` of a page.", fix="Begin without it.", param="before"
-        ) from None
+    found = _BEFORE.fullmatch(before)
+    if found is None:
+        raise BadRequest("`before` is not the `next` of a page.", fix="Begin without it.", param="before")
+    return float(found[1]), int(found[2])
 
 
 def _run_of(rooms: Rooms, thread: Thread) -> dict[str, str] | None:
@@ -142,7 +143,7 @@ def _opened(rooms: Rooms, opened: Opened) -> dict[str, Any]:
     return {
         "thread": thread_as_json(opened.thread),
         **page_as_json(opened.page),
-        "outline": [asdict(each) for each in opened.outline],
+        "outline": opened.outline,
         "queue": [queued_as_json(each) for each in opened.queue],
         "run": _run_of(rooms, opened.thread),
     }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from allod.extensions.conversational.assistants import assistant_of
 from allod.extensions.conversational.attachments import contents
 from allod.extensions.conversational.export_html import as_html
 from allod.extensions.conversational.export_json import END, as_json, as_line, beginning
@@ -46,7 +47,11 @@ def build(rooms: Rooms) -> APIRouter:
         names = {each.id: each.name for each in await store.read(lists.all_projects)}
         archive = rooms.shelf.of(thread)
         files = await contents(archive, thread) if with_files else {}
-        return await archive.read(lambda rows: exported(rows, thread, names, files))
+        found = await archive.read(lambda rows: exported(rows, thread, names, files))
+        if not found.assistant:
+            return found
+        assistant = await assistant_of(rooms.context, found.assistant)  # ids mean nothing elsewhere
+        return found.model_copy(update={"assistant": assistant.name})
 
     async def all_of_them() -> AsyncGenerator[bytes, None]:
         yield beginning(time.time())

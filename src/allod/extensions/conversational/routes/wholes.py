@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -32,7 +33,9 @@ class Bulk(BaseModel):
 
     threads: list[str] = Field(min_length=1, max_length=10_000)
     act: Act
-    value: str | None = Field(default=None, description="The project of move, the tag of tag and untag.")
+    value: Annotated[Words, Field(max_length=60)] | None = Field(
+        default=None, description="The project of move, the tag of tag and untag."
+    )
 
 
 class Place(BaseModel):
@@ -83,8 +86,7 @@ def build(rooms: Rooms) -> APIRouter:
     @router.post("/bulk")
     async def change_many(body: Bulk) -> dict[str, Any]:
         """Do one thing to many threads. `missing` are those that are not there."""
-        if body.act in ("tag", "untag") and not body.value:
-            raise BadRequest("Which tag?", fix="Name it as `value`.", param="value")
+        await _check_value(rooms, body)
         missing = await desk.act(body.threads, body.act, body.value)
         if body.act == "delete":
             rooms.eraser.wanted.set()
@@ -99,3 +101,10 @@ def build(rooms: Rooms) -> APIRouter:
         rooms.eraser.wanted.set()
 
     return router
+
+
+async def _check_value(rooms: Rooms, body: Bulk) -> None:
+    if body.act in ("tag", "untag") and not body.value:
+        raise BadRequest("Which tag?", fix="Name it as `value`.", param="value")
+    if body.act == "move" and body.value is not None:
+        await rooms.context.store.read(partial(lists.project, id=body.value))

@@ -188,6 +188,12 @@ class StoreRows:
             found += [as_message(row) for row in rows.mappings()]
         return found[::-1]
 
+    def leads_to(self, message: str, end: str) -> bool:
+        """Whether `message` lies on the way to `end`, or is it."""
+        numbers = self._connection.execute(_UP, {"wanted": end, "most": 1 << 30}).scalars()
+        wanted = select(messages.c.number).where(messages.c.id == message)
+        return self._connection.execute(wanted).scalar() in set(numbers)
+
     def outline(self, thread: str) -> list[Outline]:
         """All messages of a tree."""
         return [Outline(*row) for row in self._connection.execute(_OUTLINE, {"wanted": thread})]
