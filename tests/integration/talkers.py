@@ -35,7 +35,8 @@ class Heard:
 
     @property
     def is_writing(self) -> bool:
-        return bool(self.pieces) and self.ended is None
+        """Whether it is in mid-stream; an answer of one piece is as good as ended."""
+        return len(self.pieces) > 1 and self.ended is None
 
     @property
     def text(self) -> str:

@@ -20,7 +20,7 @@ from allod.kernel.vault import Vault
 _PAGE, _TAIL, _IV, _SALT = 4096, 80, 16, 16
 """SQLCipher 4: AES-256-CBC; each page ends with its IV and an HMAC-SHA512, the first one begins with the salt."""
 _WAL_HEAD, _FRAME_HEAD = 32, 24  # sqlite.org/fileformat2.html, "WAL File Format"
-_BLOCK = 1 << 24
+_BLOCK, _LONGEST = 1 << 24, 64
 
 
 def new_mark() -> str:
@@ -67,12 +67,12 @@ def open_files_with(mark: str, process: psutil.Process) -> list[str]:
 
 def copies_in(process: psutil.Process, mark: str, *, shared_only: bool = False) -> int:
     """How often it stands, in any form, in the memory of a process, or in what it shares with others of it."""
-    forms = [form for form in variants(mark)]
+    forms = variants(mark)
     return sum(block.count(form) for block in _blocks(process, shared_only) for form in forms)
 
 
 def _blocks(process: psutil.Process, shared_only: bool) -> Iterator[bytes]:
-    """All that is mapped, in blocks that overlap by the longest form."""
+    """All that is mapped and may be read."""
     with Path(f"/proc/{process.pid}/mem").open("rb", 0) as memory:
         for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
             place, rights, *_ = line.split()
@@ -85,10 +85,10 @@ def _blocks(process: psutil.Process, shared_only: bool) -> Iterator[bytes]:
                     block = os.pread(memory.fileno(), min(_BLOCK, end - start), start)
                 except OSError:  # behind the end of a mapped file
                     break
-                if not block:
+                if len(block) <= _LONGEST:  # nothing new
                     break
                 yield block
-                start += len(block)
+                start += len(block) - (_LONGEST if start + len(block) < end else 0)  # what stands across two
 
 
 # the store, by its key

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -18,28 +16,10 @@ import pytest
 
 from allod.testing.server import RunningServer, free_port, running_server
 from tests.http_client import CHAT, Reply, get, owner, post, request, user
+from tests.privacy.canary import files_with, new_mark, variants
 
-MARK = f"ALLODCANARY{secrets.token_hex(6)}"
+MARK = new_mark()
 QUIET = "[server]\npreload = false\n"
-
-
-def variants(mark: str) -> list[bytes]:
-    """How it could stand in a file: plain, small, in other encodings, backwards, in base64 at each offset."""
-    raw = mark.encode()
-    coded = [base64.b64encode(bytes(offset) + raw)[offset * 4 // 3 + 3 : -4] for offset in range(3)]
-    return [raw, raw.lower(), mark.encode("utf-16-le"), raw.hex().encode(), raw[::-1], *coded]
-
-
-def files_with(mark: str, *folders: Path) -> list[str]:
-    """The files below `folders` whose name or content holds it in any form."""
-    wanted = variants(mark)
-    found = []
-    for folder in folders:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            content = file.read_bytes()
-            if mark.lower() in file.name.lower() or any(form in content for form in wanted):
-                found.append(file.name)
-    return found
 
 
 def use(server: RunningServer) -> None:

@@ -43,23 +43,13 @@ def build(rooms: Rooms) -> APIRouter:
     router = APIRouter()
     store = rooms.context.store
 
-    async def of(thread: str, *, with_files: bool = True) -> ExportedThread:
-        names = {each.id: each.name for each in await store.read(lists.all_projects)}
-        archive = rooms.shelf.of(thread)
-        files = await contents(archive, thread) if with_files else {}
-        found = await archive.read(lambda rows: exported(rows, thread, names, files))
-        if not found.assistant:
-            return found
-        assistant = await assistant_of(rooms.context, found.assistant)  # ids mean nothing elsewhere
-        return found.model_copy(update={"assistant": assistant.name})
-
     async def all_of_them() -> AsyncGenerator[bytes, None]:
         yield beginning(time.time())
         is_first = True
         for wanted in (lists.Wanted("open"), lists.Wanted("archive")):
             for id in await store.read(partial(lists.ids, wanted=wanted)):
                 try:
-                    thread = await of(id)
+                    thread = await _whole(rooms, id)
                 except NotFound:
                     continue  # deleted since the list was made
                 yield await asyncio.to_thread(as_line, thread, is_first=is_first)
@@ -71,7 +61,7 @@ def build(rooms: Rooms) -> APIRouter:
         thread: str, format: Annotated[Format, Query(description="json is lossless.")] = "json"
     ) -> Response:
         """One thread as a file: all of it as JSON, or its active branch to be read, as Markdown or HTML."""
-        found = await of(thread, with_files=format != "md")
+        found = await _whole(rooms, thread, with_files=format != "md")
         if format == "json":
             body: bytes | str = await asyncio.to_thread(lambda: b"".join(as_json([found], time.time())))
         else:
@@ -110,3 +100,15 @@ def build(rooms: Rooms) -> APIRouter:
         return {"threads": kept}
 
     return router
+
+
+async def _whole(rooms: Rooms, thread: str, *, with_files: bool = True) -> ExportedThread:
+    """All of a thread, with names in place of ids that mean nothing elsewhere."""
+    names = {each.id: each.name for each in await rooms.context.store.read(lists.all_projects)}
+    archive = rooms.shelf.of(thread)
+    files = await contents(archive, thread) if with_files else {}
+    found = await archive.read(lambda rows: exported(rows, thread, names, files))
+    if not found.assistant:
+        return found
+    assistant = await assistant_of(rooms.context, found.assistant)
+    return found.model_copy(update={"assistant": assistant.name})
