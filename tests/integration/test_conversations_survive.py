@@ -136,7 +136,7 @@ def rounds_on(
     server: RunningServer, course: Course, chance: random.Random, left: int
 ) -> tuple[list[Heard], float]:
     """Kill the workers of this server now and then, and at last itself. Gives what it was saying, and when it ended."""
-    while left > 1 and chance.random() < 0.4:
+    while left > 1 and chance.random() < 0.3:
         left -= 1
         with talking(server, course.kept, f"w{left}") as windows:
             windows.wait_for_words()
@@ -175,7 +175,7 @@ async def test_nothing_acknowledged_is_lost_and_answers_are_gone_on_with(tmp_pat
 
     assert course.kept.wrong == []
     await check_store(home, course.kept)
-    assert course.killed["server"] > rounds // 2 and course.killed["worker"] > rounds // 10
+    assert course.killed["server"] > rounds // 3 and course.killed["worker"] > rounds // 10
     assert course.broken > rounds // 10 and course.continued > rounds
     lost = sorted(course.lost_s)
     logging.getLogger(__name__).info(

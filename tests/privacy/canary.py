@@ -40,11 +40,19 @@ def files_with(mark: str, *folders: Path, since: float = 0) -> list[str]:
     wanted = variants(mark)
     found = []
     for folder in folders:
-        for file in sorted(path for path in folder.rglob("*") if _is_file(path, since)):
-            content = file.read_bytes()
-            if mark.lower() in file.name.lower() or any(form in content for form in wanted):
-                found.append(file.name)
+        for file in _files(folder, since):
+            with suppress(FileNotFoundError):  # it was there a moment ago
+                content = file.read_bytes()
+                if mark.lower() in file.name.lower() or any(form in content for form in wanted):
+                    found.append(file.name)
     return found
+
+
+def _files(folder: Path, since: float) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):  # which passes over folders that vanish meanwhile
+        for name in sorted(names):
+            if _is_file(file := Path(parent, name), since):
+                yield file
 
 
 def _is_file(path: Path, since: float) -> bool:

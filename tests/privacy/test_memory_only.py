@@ -202,23 +202,15 @@ def left_in_server(folder: Path, environment: Mapping[str, str], *, stops: bool)
     ("environment", "stops"),
     [
         pytest.param(SCRUBBED, False, id="scrubbed"),
-        pytest.param(
-            SCRUBBED,
-            True,
-            id="scrubbed, after a stop",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=AssertionError,
-                reason="a stopped run's Live stays in a cycle with the frames of its CancelledError until a full"
-                " collection: Private.gone should call gc.collect()",
-            ),
-        ),
+        pytest.param(SCRUBBED, True, id="scrubbed, after a stop"),
         pytest.param(
             {},
             False,
             id="as it is",
             marks=pytest.mark.xfail(
-                strict=True, raises=AssertionError, reason="freed memory is not overwritten by the allocators"
+                strict=False,
+                raises=AssertionError,
+                reason="freed memory is not overwritten by the allocators; by luck something else may have done it",
             ),
         ),
     ],

@@ -38,7 +38,7 @@ from allod.sdk.stream import (
     Usage,
 )
 
-_KEEP_EVERY_S = 0.4
+_KEEP_EVERY_S = 0.25
 _LOOK_EVERY_S = 0.25
 _ENDED: Mapping[str, Status] = {"stop": "done", "length": "length", "tool_calls": "done"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ class Private:
         for told in tuple(self._told):
             await self._context.models.unload(*told)
             self._told.discard(told)
+        gc.collect()  # a run that was stopped hangs in a circle with its own frames, and holds its words
 
     async def run(self, desk: Desk) -> None:
         """For ever: let threads end that nobody has touched for long."""

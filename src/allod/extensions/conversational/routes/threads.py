@@ -106,7 +106,10 @@ def build(rooms: Rooms) -> APIRouter:
         fields = _fields(body)
         if "is_archived" in fields:
             fields["archived_at"] = time.time() if fields.pop("is_archived") else None
-        return thread_as_json(await desk.change(thread, **fields))
+        changed = await desk.change(thread, **fields)
+        if fields.keys() & {"title", "tags", "summary", "instructions"}:
+            rooms.eraser.wanted.set()  # what stood there before
+        return thread_as_json(changed)
 
     return router
 

@@ -56,6 +56,8 @@ def build(rooms: Rooms) -> APIRouter:
         """Keep what is typed. The first key also ends what the server does while it idles."""
         rooms.idle.disturb()
         await desk.change(thread, draft=body.text)
+        if not body.text:
+            rooms.eraser.wanted.set()  # it was sent, or thrown away
 
     @router.delete("/{thread}", status_code=204)
     async def delete_thread(
