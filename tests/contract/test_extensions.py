@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
+import os
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -192,7 +192,9 @@ class Careless(Tidy):
     """Leaves a program running."""
 
     def router(self) -> APIRouter:
-        self.program = subprocess.Popen(["sleep", "60"])
+        os.posix_spawnp(
+            "sleep", ["sleep", "60"], os.environ
+        )  # no Popen, which would warn of it whenever it goes
         return super().router()
 
 

@@ -35,7 +35,7 @@ def anna(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_all_of_them_run_and_say_what_they_contribute(anna: Owner) -> None:
     listed = {row["name"]: row for row in anna.ask("GET", "/api/extensions").json["extensions"]}
     assert {name: row["state"] for name, row in listed.items()} == dict.fromkeys(
-        ("llamacpp", "system", "terminal", "echo", "notes"), "active"
+        ("assistant", "conversational", "llamacpp", "system", "terminal", "echo", "notes"), "active"
     )
     assert listed["notes"]["contributes"] == {
         "engines": [],
@@ -261,6 +261,8 @@ def test_without_them_the_rest_runs_and_their_tables_stay(environment: Environme
         first.ask("POST", "/api/notes/notes", {"text": "kept"})
     with running_server(home, arguments=["--builtin-only"], settings="[server]\npreload = false\n") as server:
         assert {row["name"] for row in Owner(server).ask("GET", "/api/extensions").json["extensions"]} == {
+            "assistant",
+            "conversational",
             "llamacpp",
             "system",
             "terminal",
