@@ -39,8 +39,18 @@ FIGURES = [
     "an event published, into the stream of /api/events",
     "an event recorded in a transaction, more",
     "a job from start to done",
+    "append, the 500th message / the 10th",
+    "open a thread of 500 messages",
+    "a page of 50 from its middle",
+    "search 5,000 messages, newest first, median of 100",
+    "the slowest of them",
+    "best match first, a word in every message",
+    "a fact from turn 3 told at turn 60, retrieval on",
+    "the same, retrieval off",
+    "tokens of what was said before read from the cache, 3 turns in 2048 tokens",
+    "turns with a new cut",
 ]
-WITH_GOAL = 7 + 1 + 1 + 3 + 1
+WITH_GOAL = 7 + 1 + 1 + 3 + 1 + 8
 
 
 @pytest.mark.slow
