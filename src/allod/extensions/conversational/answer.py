@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from allod.extensions.conversational.parts import Part, Reasoning, Text, ToolCall
-from allod.sdk.stream import ChatEvent, ReasoningDelta, TextDelta, ToolCallDelta
+from allod.extensions.conversational.records import Status
+from allod.sdk.stream import ChatEvent, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+
+ENDS: Mapping[str, Status] = {"stop": "done", "length": "length", "tool_calls": "done"}
+"""What a model's reason to end makes of a message."""
 
 
 class AnswerParts:
@@ -59,3 +63,12 @@ class AnswerParts:
             yield self._kind(text=self._pieces[0])
         for number, call in sorted(self._calls.items()):
             yield ToolCall(id=call["id"] or f"call_{number}", name=call["name"], arguments=call["arguments"])
+
+
+def counted(usage: Usage, before: Mapping[str, int]) -> dict[str, int]:
+    """The usage of a message, `before` being that of the part that is gone on with."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": before.get("completion_tokens", 0) + usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+    }

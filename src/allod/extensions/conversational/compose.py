@@ -122,7 +122,7 @@ class Composer(Stage):
             told = _Told(path, trimmed, summary_text)
             told.images = await files.images(told.shown)
             if told.left_out and recall:
-                told.passages = await self._recalled(draft, path, trimmed, recall)
+                told.passages = await self._recalled(draft, path.turns[-1][0], told.ids, recall)
             request.messages = [*system, *told.messages()]
             tokens = trimmed.tokens + (summary + recall if told.left_out else 0)
             if tokens < budget * _EXACT_FROM:
@@ -182,15 +182,13 @@ class Composer(Stage):
                 limit = limit and limit * 4
 
     async def _recalled(
-        self, draft: Draft, path: _Path, trimmed: Trimmed, budget_tokens: int
+        self, draft: Draft, end: Message, told: Sequence[str], budget_tokens: int
     ) -> list[Passage]:
         """Sentences of the turns that are left out, as far back as is worth looking."""
-        kept = set(trimmed.kept)
-        end = path.turns[-1][0]
+        shown = set(told)
         if end.parent is None:
             return []
         branch = await draft.archive.read(lambda rows: rows.path(str(end.parent), _RECALL_MESSAGES))
-        shown = {message.id for turn in path.turns if turn[0].id in kept for message in turn}
         said = [
             Said(message.id, message.role == "user", text_of(message.parts))
             for message in branch

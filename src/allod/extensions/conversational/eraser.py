@@ -29,7 +29,6 @@ class Eraser:
         self._desk = desk
         self.wanted = asyncio.Event()
         self.wanted.set()  # what was deleted shortly before the last end may not be erased yet
-        self._erased = asyncio.Condition()
 
     async def run(self) -> None:
         """For ever."""
@@ -70,11 +69,3 @@ class Eraser:
             except BaseException:
                 self.wanted.set()
                 raise
-            async with self._erased:
-                self._erased.notify_all()
-
-    async def erased(self) -> None:
-        """Wait until what is deleted now is erased."""
-        async with self._erased:
-            self.wanted.set()
-            await self._erased.wait()

@@ -70,7 +70,6 @@ class Conversational(Extension[ConversationalSettings]):
         self.rooms = Rooms(
             context, shelf, runs, desk, Eraser(context, desk), Idle(context, shelf, runs), private
         )
-        runs.ended = self.rooms.idle.wanted
         self._tasks = [
             asyncio.create_task(self.rooms.eraser.run(), name="eraser"),
             asyncio.create_task(self.rooms.idle.run(), name="idle"),

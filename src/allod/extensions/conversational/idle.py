@@ -45,8 +45,7 @@ class Idle:
         self._disturbed_at = time.monotonic()
         self._working: asyncio.Task[None] | None = None
         self._tried: set[str] = set()
-        self.wanted = asyncio.Event()
-        """Set after each answer."""
+        self._wanted = runs.ended
 
     def disturb(self) -> None:
         """Somebody is there: give way at once."""
@@ -57,16 +56,16 @@ class Idle:
     async def run(self) -> None:
         """For ever."""
         while True:
-            await self.wanted.wait()
+            await self._wanted.wait()
             await self._quiet()
-            self.wanted.clear()
+            self._wanted.clear()
             self._working = asyncio.create_task(self._work(), name="idle work")
             try:
                 await asyncio.wait([self._working])
             finally:
                 self._working.cancel()
             if self._working.cancelled():
-                self.wanted.set()  # later, then
+                self._wanted.set()  # later, then
             self._working = None
 
     async def _quiet(self) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from allod.extensions.conversational.answer import AnswerParts
+from allod.extensions.conversational.answer import ENDS, AnswerParts, counted
 from allod.extensions.conversational.parts import Part, Text, ToolCall, ToolResult
 from allod.extensions.conversational.records import Message, Role, Status, Thread, new_id
 from allod.extensions.conversational.rows import Archive, Rows
@@ -15,8 +15,6 @@ from allod.sdk.chat import ChatRequest, text_of
 from allod.sdk.chat import Message as ChatMessage
 from allod.sdk.errors import AllodError, BadRequest
 from allod.sdk.stream import ChatEvent, ChoiceFinished, Usage
-
-_ENDED: dict[str, Status] = {"stop": "done", "length": "length", "tool_calls": "done"}
 
 
 class Keeping:
@@ -68,23 +66,18 @@ class Kept:
         """A piece of the answer has come."""
         self._parts.add(event)
         if isinstance(event, ChoiceFinished):
-            self._status = _ENDED[event.reason]
+            self._status = ENDS[event.reason]
         elif isinstance(event, Usage):
             self._usage = event
 
     async def end(self, model: str, error: AllodError | None = None) -> None:
         """It has ended."""
-        usage = {
-            "prompt_tokens": self._usage.prompt_tokens,
-            "completion_tokens": self._usage.completion_tokens,
-            "cached_tokens": self._usage.cached_tokens,
-        }
         ended: dict[str, Any] = {
             "parts": self._parts.parts,
             "status": self._status if error is None else "error",
             "model": model,
             "seed": self._request.seed,
-            "usage": usage,
+            "usage": counted(self._usage, {}),
             "timings": dict(self._usage.timings),
         }
         if error is not None:

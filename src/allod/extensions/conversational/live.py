@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from allod.extensions.conversational.answer import AnswerParts
+from allod.extensions.conversational.answer import ENDS, AnswerParts, counted
 from allod.extensions.conversational.compose import Composer, Draft
 from allod.extensions.conversational.events import ChatRunChanged
 from allod.extensions.conversational.prefill import continued
@@ -40,7 +40,6 @@ from allod.sdk.stream import (
 
 _KEEP_EVERY_S = 0.25
 _LOOK_EVERY_S = 0.25
-_ENDED: Mapping[str, Status] = {"stop": "done", "length": "length", "tool_calls": "done"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,15 @@ class Live:
         keeping = asyncio.create_task(self._keep_now_and_then(), name=f"keep {self.order.run}")
         watching = asyncio.create_task(self._watch_model(), name=f"watch {self.order.run}")
         try:
-            await asyncio.wait([self._answering])
-        finally:
-            watching.cancel()
-            keeping.cancel()
-            self._answering.cancel()
-            await asyncio.wait([self._answering, keeping, watching])
-        try:
+            try:
+                await asyncio.wait([self._answering])
+            finally:
+                watching.cancel()
+                keeping.cancel()
+                self._answering.cancel()
+                await asyncio.wait([self._answering, keeping, watching])
             await self._end()
-        finally:
+        finally:  # whatever happens, nobody waits for ever
             self.log.close()
             self.has_ended.set()
 
@@ -200,7 +199,7 @@ class Live:
                 }
                 self._take(event, "writing", "tool_call", call)
             case ChoiceFinished():
-                self._ended_as = _ENDED[event.reason]
+                self._ended_as = ENDS[event.reason]
             case Usage():
                 self._usage = event
 
@@ -264,10 +263,8 @@ class Live:
                 self._is_dirty = False
                 try:
                     await self._archive.write(partial(_keep, message=self.so_far()))
-                except (
-                    AllodError
-                ) as error:  # the disk is full, say: the answer goes on, and is kept at its end
-                    self._context.log.warning("an answer could not be kept yet: %s", error.detail)
+                except Exception:  # the disk is full, say: the answer goes on, and is kept at its end
+                    self._context.log.exception("an answer could not be kept yet")
 
     def so_far(self) -> Message:
         """The message with all that has come."""
@@ -281,7 +278,7 @@ class Live:
             self.message,
             parts=self._parts.parts,
             status=self._ended_as,
-            usage=_counted(self._usage, self.message.usage),
+            usage=counted(self._usage, self.message.usage),
             timings=_timed(self._usage, took_s, self._first_token_s),
         )
         try:
@@ -302,7 +299,7 @@ class Live:
             kept = change(rows, rows.message(self.message.id), **_answered(self.message))
         except NotFound:
             return None
-        if order.draft.kept_from != thread.kept_from:
+        if order.draft.seen and order.draft.kept_from != thread.kept_from:
             rows.put_thread(replace(thread, kept_from=order.draft.kept_from))
         record = rows.run(order.run)
         rows.put_run(
@@ -331,14 +328,6 @@ def _answered(message: Message) -> dict[str, Any]:
 
 def _keep(rows: Rows, message: Message) -> None:
     rows.put_message(replace(rows.message(message.id), **_answered(message)))
-
-
-def _counted(usage: Usage, before: Mapping[str, int]) -> dict[str, int]:
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": before.get("completion_tokens", 0) + usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-    }
 
 
 def _timed(usage: Usage, took_s: float, first_token_s: float | None) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -134,23 +135,20 @@ async def arriving(archive: Archive, given: ExportedThread) -> AsyncIterator[dic
 
 def _parents_first(messages: Sequence[ExportedMessage]) -> list[ExportedMessage]:
     """In the order in which they stand, but none before its parent."""
-    waiting: dict[str, list[ExportedMessage]] = {}
+    waiting: dict[str | None, list[int]] = {}
     placed: set[str | None] = {None}
     found: list[ExportedMessage] = []
-
-    def place(message: ExportedMessage) -> None:
-        ready = [message]
+    for number, message in enumerate(messages):
+        if message.parent not in placed:
+            waiting.setdefault(message.parent, []).append(number)
+            continue
+        ready = [number]
         while ready:
-            each = ready.pop(0)
+            each = messages[heapq.heappop(ready)]
             found.append(each)
             placed.add(each.id)
-            ready += waiting.pop(each.id, [])
-
-    for message in messages:
-        if message.parent in placed:
-            place(message)
-        else:
-            waiting.setdefault(str(message.parent), []).append(message)
+            for child in waiting.pop(each.id, []):
+                heapq.heappush(ready, child)
     return found
 
 

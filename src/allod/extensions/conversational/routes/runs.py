@@ -47,6 +47,19 @@ class NewRun(BaseModel):
         default=True, description="Wait in line while another run answers; else that is an error."
     )
 
+    def asked(self) -> Asked:
+        """As the runs have it. Raises BadRequest for parts that cannot be."""
+        return Asked(
+            parts=parts_of(self.input),
+            parent=self.parent,
+            instead_of=self.instead_of,
+            regenerate=self.regenerate,
+            continues=self.continue_,
+            model=self.model,
+            assistant=self.assistant,
+            parameters=self.parameters,
+        )
+
 
 def build(rooms: Rooms) -> APIRouter:
     """The routes."""
@@ -60,17 +73,7 @@ def build(rooms: Rooms) -> APIRouter:
         What is given back is kept. While another run answers, the question waits (`queued`).
         """
         rooms.idle.disturb()
-        asked = Asked(
-            parts=parts_of(body.input),
-            parent=body.parent,
-            instead_of=body.instead_of,
-            regenerate=body.regenerate,
-            continues=body.continue_,
-            model=body.model,
-            assistant=body.assistant,
-            parameters=body.parameters,
-        )
-        begun = await runs.start(thread, asked, queues=body.queue)
+        begun = await runs.start(thread, body.asked(), queues=body.queue)
         if isinstance(begun, Queued):
             return {"queued": queued_as_json(begun)}
         question = begun.question and message_as_json(begun.question)
@@ -80,19 +83,11 @@ def build(rooms: Rooms) -> APIRouter:
     async def one_run(run: str) -> dict[str, Any]:
         """How far a run is, and the message that it writes."""
         if (live := runs.live(run)) is not None:
-            return {
-                "run": run,
-                "thread": live.order.draft.thread.id,
-                "state": live.state,
-                "message": message_as_json(live.so_far()),
-            }
-        record, message = await rooms.shelf.find_run(run)
-        return {
-            "run": run,
-            "thread": record.thread,
-            "state": record.state,
-            "message": message_as_json(message),
-        }
+            message, state = live.so_far(), live.state
+        else:
+            record, message = await rooms.shelf.find_run(run)
+            state = record.state
+        return {"run": run, "thread": message.thread, "state": state, "message": message_as_json(message)}
 
     @router.get("/runs/{run}/events", response_class=StreamingResponse)
     async def follow_run(
